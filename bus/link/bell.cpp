@@ -1,0 +1,239 @@
+#include "bus/link/bell.hpp"
+
+#include "bus/base/check.hpp"
+
+#include <cerrno>
+#include <csignal>
+#include <ctime>
+#include <new>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace bus {
+namespace {
+
+// Linux 6.9; not in Debian 12's headers.
+constexpr unsigned pidfd_thread = O_EXCL;
+constexpr unsigned pidfd_signal_thread = 1;
+
+constexpr std::size_t page_bytes = 4096;
+constexpr std::uint32_t mode_bits = 3;
+
+bell_mode mode_of(std::uint32_t word) noexcept { return static_cast<bell_mode>(word & mode_bits); }
+
+// Signals the one thread that `thread` names. False: this rung does not hold here.
+bool send_signal(const fd& thread) noexcept {
+  return ::syscall(SYS_pidfd_send_signal, thread.get(), bell_signal(), nullptr,
+                   pidfd_signal_thread) == 0;
+}
+
+void write_event(const fd& event) noexcept {
+  const std::uint64_t one = 1;
+  // EAGAIN means that the counter is at its maximum: then it is readable, which is all we want.
+  while (::write(event.get(), &one, sizeof one) < 0 && errno == EINTR) {
+  }
+}
+
+// The sender's half of the protocol, for our own bell and for a stranger's. `thread` is dropped
+// for good when a signal cannot be sent.
+rung ring_page(bell_layout& page, fd* thread, const fd& event) noexcept {
+  // Pairs with: bell::arm, exchange of word. Orders our publication before this look at the word,
+  // as the sleeper orders its word before its last look at the queues; one of us sees the other.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  std::uint32_t word = page.word.load(std::memory_order_relaxed);
+  rung used = rung::none;
+  switch (mode_of(word)) {
+    case bell_mode::awake:
+      return rung::none;
+    case bell_mode::on_semaphore:
+      // EOVERFLOW: the value is at its maximum, and the sleeper wakes anyway.
+      static_cast<void>(::sem_post(&page.semaphore));
+      used = rung::semaphore;
+      break;
+    case bell_mode::on_signal:
+      if (thread && *thread) {
+        if (send_signal(*thread)) {
+          used = rung::signal;
+          break;
+        }
+        // EAGAIN (the queue of signals is full) may pass; everything else will not.
+        if (errno != EAGAIN) thread->reset();
+      }
+      [[fallthrough]];
+    case bell_mode::on_event:
+      write_event(event);
+      used = rung::event;
+      break;
+  }
+  // Pairs with: bell::arm. The sleep's number in the word keeps a late mark off the next sleep.
+  page.word.compare_exchange_strong(word, word & ~mode_bits, std::memory_order_acq_rel);
+  return used;
+}
+
+result<bell_layout*> map_page(int memory) {
+  void* const at = ::mmap(nullptr, page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+  if (at == MAP_FAILED) return unexpected(last_system_error());
+  return static_cast<bell_layout*>(at);
+}
+
+}  // namespace
+
+int bell_signal() noexcept {
+  // Real-time signals start free at SIGRTMIN, which glibc moves above its own; we leave the first
+  // ones to applications, who take those by habit.
+  return SIGRTMIN + 7;
+}
+
+result<std::unique_ptr<bell>> bell::make() {
+  std::unique_ptr<bell> made(new bell);
+  made->memory_ = fd(::memfd_create("omnibus-bell", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!made->memory_) return unexpected(last_system_error());
+  const int memory = made->memory_.get();
+  if (::ftruncate(memory, page_bytes) != 0 ||
+      ::fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    return unexpected(last_system_error());
+  }
+  auto page = map_page(memory);
+  if (!page) return unexpected(page.error());
+  made->page_ = new (*page) bell_layout{};
+  if (::sem_init(&made->page_->semaphore, 1, 0) != 0) return unexpected(last_system_error());
+  made->page_->version = bell_layout::current_version;
+  made->page_->magic = bell_layout::magic_value;
+
+  made->event_ = fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!made->event_) return unexpected(last_system_error());
+
+  made->thread_id_ = ::gettid();
+  made->thread_ = fd(static_cast<int>(::syscall(SYS_pidfd_open, made->thread_id_, pidfd_thread)));
+  if (made->thread_) {
+    sigset_t only;
+    ::sigemptyset(&only);
+    ::sigaddset(&only, bell_signal());
+    // Blocked before anybody can have the pidfd: an unprepared thread would die of the signal. It
+    // stays blocked for the thread's life, since a signal may still be on its way.
+    if (::pthread_sigmask(SIG_BLOCK, &only, nullptr) != 0) return unexpected(last_system_error());
+    made->signals_ = fd(::signalfd(-1, &only, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (!made->signals_) return unexpected(last_system_error());
+  }
+  return made;
+}
+
+bell::~bell() {
+  if (page_) ::munmap(page_, page_bytes);
+}
+
+void bell::arm(bell_mode mode) noexcept {
+  sleeps_ += mode_bits + 1;
+  // Pairs with: ring_page, the fence before its load of word.
+  page_->word.exchange((sleeps_ & ~mode_bits) | static_cast<std::uint32_t>(mode),
+                       std::memory_order_seq_cst);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+}
+
+void bell::arm_semaphore() noexcept { arm(bell_mode::on_semaphore); }
+
+void bell::arm_descriptors() noexcept {
+  const bool own_thread = signals_ && ::gettid() == thread_id_;
+  arm(own_thread ? bell_mode::on_signal : bell_mode::on_event);
+}
+
+void bell::disarm() noexcept {
+  // Acquire is enough: what a ringer published is read through the queues' own orderings.
+  const std::uint32_t word = page_->word.exchange(sleeps_ & ~mode_bits, std::memory_order_acq_rel);
+  if (mode_of(word) != bell_mode::awake) return;
+  while (::sem_trywait(&page_->semaphore) == 0) {
+  }
+}
+
+bool bell::wait(deadline until) noexcept {
+  int failed = 0;
+  do {
+    if (until.is_never()) {
+      failed = ::sem_wait(&page_->semaphore);
+    } else {
+      const timespec at{until.at_ns() / 1'000'000'000, until.at_ns() % 1'000'000'000};
+      failed = ::sem_clockwait(&page_->semaphore, CLOCK_MONOTONIC, &at);
+    }
+  } while (failed != 0 && errno == EINTR);
+  disarm();
+  return failed == 0;
+}
+
+std::array<int, 2> bell::descriptors() const noexcept { return {signals_.get(), event_.get()}; }
+
+void bell::drain(int descriptor) noexcept {
+  page_->word.exchange(sleeps_ & ~mode_bits, std::memory_order_acq_rel);
+  if (descriptor == event_.get()) {
+    std::uint64_t count = 0;
+    static_cast<void>(!::read(descriptor, &count, sizeof count));
+    return;
+  }
+  // One read for all that several senders may have sent to one sleep; a full array means more.
+  std::array<signalfd_siginfo, 8> pending;
+  while (::read(descriptor, pending.data(), sizeof pending) ==
+         static_cast<ssize_t>(sizeof pending)) {
+  }
+}
+
+result<bell_keys> bell::keys() const {
+  bell_keys copies;
+  auto page = memory_.duplicate();
+  if (!page) return unexpected(page.error());
+  copies.page = std::move(*page);
+  auto event = event_.duplicate();
+  if (!event) return unexpected(event.error());
+  copies.event = std::move(*event);
+  if (thread_) {
+    auto thread = thread_.duplicate();
+    if (!thread) return unexpected(thread.error());
+    copies.thread = std::move(*thread);
+  }
+  return copies;
+}
+
+rung bell::ring() noexcept { return ring_page(*page_, nullptr, event_); }
+
+result<ringer> ringer::open(bell_keys keys) {
+  struct stat about {};
+  if (::fstat(keys.page.get(), &about) != 0) return unexpected(last_system_error());
+  const int seals = ::fcntl(keys.page.get(), F_GET_SEALS);
+  if (about.st_size != static_cast<off_t>(page_bytes) || seals < 0 || !(seals & F_SEAL_SHRINK)) {
+    return unexpected(errc::corrupt);
+  }
+  auto page = map_page(keys.page.get());
+  if (!page) return unexpected(page.error());
+  ringer opened;
+  opened.page_ = *page;
+  opened.thread_ = std::move(keys.thread);
+  opened.event_ = std::move(keys.event);
+  if (opened.page_->magic != bell_layout::magic_value) return unexpected(errc::corrupt);
+  if (opened.page_->version != bell_layout::current_version) return unexpected(errc::incompatible);
+  return opened;
+}
+
+ringer::ringer(ringer&& other) noexcept
+    : page_(std::exchange(other.page_, nullptr)),
+      thread_(std::move(other.thread_)),
+      event_(std::move(other.event_)) {}
+
+ringer& ringer::operator=(ringer&& other) noexcept {
+  std::swap(page_, other.page_);
+  thread_ = std::move(other.thread_);
+  event_ = std::move(other.event_);
+  return *this;
+}
+
+ringer::~ringer() {
+  if (page_) ::munmap(page_, page_bytes);
+}
+
+rung ringer::ring() noexcept { return ring_page(*page_, &thread_, event_); }
+
+}  // namespace bus

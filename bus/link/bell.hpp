@@ -1,0 +1,132 @@
+// The bell: where a node sleeps, and how others wake it. One per node, shared by all its
+// transports.
+//
+// One page of shared memory holds a state word and a process-shared semaphore. A sleeper writes
+// into the word *how* it sleeps, looks at its queues once more, and sleeps. A sender that has
+// published something reads the word: "awake" costs nothing more, and no system call; else it wakes
+// the sleeper by the rung that the word names:
+//
+//   semaphore  sem_post                          a blocking taker
+//   signal     pidfd_send_signal to one thread   an event loop: read by signalfd
+//   event      write to an eventfd               another user or pid namespace, or no signal there
+//
+// Everything here is a hint. The sender wakes first and marks the word "awake" after, so that a
+// sender killed or stopped in between costs one superfluous wakeup and never a lost one. Each sleep
+// has a number in the word, so that a late mark cannot hit the next sleep. A hostile writer of the
+// page can make the node wake too often or too late; it can do nothing else.
+//
+// The signal is directed by a *thread pidfd* (Linux 6.9), which the receiver opens for itself and
+// hands over: it names one thread for ever, whatever happens to its number.
+#pragma once
+
+#include "bus/base/clock.hpp"
+#include "bus/base/fd.hpp"
+#include "bus/base/result.hpp"
+#include "bus/link/outbox.hpp"
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include <semaphore.h>
+
+namespace bus {
+
+// The shared page. Version and layout are checked by ringer::open.
+struct bell_layout {
+  static constexpr std::uint32_t magic_value = 0x4c4c4542;  // "BELL"
+  static constexpr std::uint32_t current_version = 1;
+  std::uint32_t magic;
+  std::uint32_t version;
+  // Low two bits: a bell_mode; above: the number of the sleep. In a line of its own, since senders
+  // read it after every publication.
+  alignas(64) std::atomic<std::uint32_t> word;
+  alignas(64) sem_t semaphore;
+};
+static_assert(offsetof(bell_layout, word) == 64 && offsetof(bell_layout, semaphore) == 128);
+static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
+
+enum class bell_mode : std::uint32_t { awake = 0, on_semaphore = 1, on_signal = 2, on_event = 3 };
+
+// The number of the real-time signal that wakes event loops. Blocked in the node's thread from
+// birth.
+[[nodiscard]] int bell_signal() noexcept;
+
+// What a peer needs to ring: sent by SCM_RIGHTS. `thread` is empty where the kernel has no thread
+// pidfd.
+struct bell_keys {
+  fd page;
+  fd thread;
+  fd event;
+};
+
+class bell {
+ public:
+  // Makes page, semaphore and descriptors for the calling thread, and blocks bell_signal() in it.
+  // Errors: the kernel's (no memory, no descriptors).
+  [[nodiscard]] static result<std::unique_ptr<bell>> make();
+  ~bell();
+  bell(const bell&) = delete;
+  bell& operator=(const bell&) = delete;
+
+  // --- the node's own thread
+  // Declares the sleep. After it, look at all queues once more before really sleeping.
+  void arm_semaphore() noexcept;
+  // The same for an event loop that watches descriptors(). On another thread than the maker's,
+  // senders are told to use the eventfd, since a signal would reach the wrong thread.
+  void arm_descriptors() noexcept;
+  // Takes the declaration back, and swallows a wakeup that came meanwhile.
+  void disarm() noexcept;
+  // Sleeps until rung or `until`; true if rung. Requires arm_semaphore(). Ends awake.
+  [[nodiscard]] bool wait(deadline until) noexcept;
+  // Readable when rung after arm_descriptors(): the signalfd (or -1) and the eventfd.
+  [[nodiscard]] std::array<int, 2> descriptors() const noexcept;
+  // Empties the one of descriptors() that was found readable, and ends awake.
+  void drain(int descriptor) noexcept;
+  // Copies of the keys, to hand to a peer.
+  [[nodiscard]] result<bell_keys> keys() const;
+
+  // --- any thread of this process
+  // Wakes the node if it sleeps; returns the rung used. Publish first, then ring.
+  rung ring() noexcept;
+
+ private:
+  bell() = default;
+  void arm(bell_mode mode) noexcept;
+
+  bell_layout* page_ = nullptr;
+  fd memory_;
+  fd thread_;
+  fd signals_;
+  fd event_;
+  std::uint32_t sleeps_ = 0;
+  int thread_id_ = 0;
+};
+
+// The sender's end of somebody else's bell.
+class ringer {
+ public:
+  // Maps and checks the page. Errors: incompatible, corrupt, or the kernel's.
+  [[nodiscard]] static result<ringer> open(bell_keys keys);
+  ringer(ringer&& other) noexcept;
+  ringer& operator=(ringer&& other) noexcept;
+  ringer(const ringer&) = delete;
+  ringer& operator=(const ringer&) = delete;
+  ~ringer();
+
+  // Wakes the peer if it sleeps; returns the rung used, none if it was awake. Publish first, then
+  // ring. A rung that fails is not tried again, and the next one is used at once.
+  rung ring() noexcept;
+  // The rung for a peer that sleeps in an event loop.
+  [[nodiscard]] rung loop_rung() const noexcept { return thread_ ? rung::signal : rung::event; }
+
+ private:
+  ringer() = default;
+
+  bell_layout* page_ = nullptr;
+  fd thread_;
+  fd event_;
+};
+
+}  // namespace bus

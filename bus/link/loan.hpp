@@ -1,0 +1,47 @@
+// A loan is memory to write a message into, lent from where it will be read. It has one owner. Drop
+// it, and it goes home unsent; commit it, and it becomes a sample that nobody can change any more.
+#pragma once
+
+#include "bus/link/sample.hpp"
+
+#include <cstring>
+#include <span>
+#include <utility>
+
+namespace bus {
+
+class loan {
+ public:
+  // Adopts a block with one reference, whose payload has room for a frame in the 64 bytes before
+  // it.
+  explicit loan(block& memory) noexcept : block_(&memory) {}
+  loan(loan&& other) noexcept : block_(std::exchange(other.block_, nullptr)) {}
+  loan& operator=(loan&& other) noexcept {
+    std::swap(block_, other.block_);
+    return *this;
+  }
+  loan(const loan&) = delete;
+  loan& operator=(const loan&) = delete;
+  ~loan() {
+    if (block_) block_->home->take_back(*block_);
+  }
+
+  // Writable, aligned to payload_align, at least as large as asked for.
+  [[nodiscard]] std::span<std::byte> bytes() const noexcept {
+    return {block_->payload, static_cast<std::size_t>(block_->capacity)};
+  }
+
+  // Puts `head` before the payload and seals both. Requires: head.bytes <= bytes().size().
+  [[nodiscard]] sample commit(const frame& head) && noexcept {
+    BUS_CHECK(head.bytes <= block_->capacity);
+    std::byte* const place = block_->payload - sizeof(frame);
+    std::memcpy(place, &head, sizeof head);
+    block_->head = reinterpret_cast<const frame*>(place);
+    return sample(*std::exchange(block_, nullptr));
+  }
+
+ private:
+  block* block_;
+};
+
+}  // namespace bus

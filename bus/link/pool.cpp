@@ -1,0 +1,109 @@
+#include "bus/link/pool.hpp"
+
+#include <bit>
+#include <cstdlib>
+#include <new>
+
+namespace bus {
+
+struct pool::cell : block {
+  cell* next = nullptr;
+  unsigned size_class = 0;
+};
+
+namespace {
+
+constexpr std::size_t header_bytes = 128;  // the cell and the frame, each in whole cache lines
+static_assert(header_bytes % payload_align == 0);
+
+}  // namespace
+
+pool::owner pool::make(std::uint64_t bytes_max) { return owner(new pool(bytes_max)); }
+
+pool::~pool() {
+  collect();
+  for (cell* list : free_) free_list(list);
+}
+
+void pool::close() noexcept {
+  if (users_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+}
+
+void pool::free_list(cell* first) noexcept {
+  while (first) {
+    cell* const next = first->next;
+    first->~cell();
+    std::free(first);
+    first = next;
+  }
+}
+
+// Moves what other threads gave back into the free lists.
+void pool::collect() noexcept {
+  // Pairs with: take_back, release of returned_.
+  cell* came = returned_.exchange(nullptr, std::memory_order_acquire);
+  while (came) {
+    cell* const next = came->next;
+    came->next = free_[came->size_class];
+    free_[came->size_class] = came;
+    came = next;
+  }
+}
+
+// Gives every cached block back to the heap.
+void pool::trim() noexcept {
+  for (unsigned size_class = 0; size_class < classes; ++size_class) {
+    for (cell* one = free_[size_class]; one; one = one->next) bytes_ -= one->capacity;
+    free_list(free_[size_class]);
+    free_[size_class] = nullptr;
+  }
+}
+
+pool::cell* pool::allocate(unsigned size_class) noexcept {
+  const std::uint64_t capacity = 1ULL << (size_class + smallest_log2);
+  static_assert(sizeof(cell) + sizeof(frame) <= header_bytes);
+  if (bytes_ + capacity > bytes_max_) trim();
+  if (bytes_ + capacity > bytes_max_) return nullptr;
+  void* const at = std::aligned_alloc(payload_align, header_bytes + capacity);
+  if (!at) return nullptr;
+  cell* const made = new (at) cell;
+  made->home = this;
+  made->payload = static_cast<std::byte*>(at) + header_bytes;
+  made->capacity = capacity;
+  made->size_class = size_class;
+  bytes_ += capacity;
+  return made;
+}
+
+result<loan> pool::lend(std::uint64_t bytes) noexcept {
+  if (bytes > bytes_max_) return unexpected(errc::too_big);
+  const std::uint64_t smallest = 1ULL << smallest_log2;
+  const auto size_class =
+      bytes <= smallest ? 0U : static_cast<unsigned>(std::bit_width(bytes - 1)) - smallest_log2;
+  if (size_class >= classes) return unexpected(errc::too_big);
+  if (!free_[size_class]) collect();
+  cell* given = free_[size_class];
+  if (given) {
+    free_[size_class] = given->next;
+  } else {
+    given = allocate(size_class);
+    if (!given) return unexpected(errc::no_memory);
+  }
+  // Relaxed: nobody else knows the block, and the pool cannot close while its owner lends.
+  given->references.store(1, std::memory_order_relaxed);
+  users_.fetch_add(1, std::memory_order_relaxed);
+  return loan(*given);
+}
+
+void pool::take_back(block& memory) noexcept {
+  cell* const home = static_cast<cell*>(&memory);
+  // Pairs with: collect, exchange of returned_.
+  home->next = returned_.load(std::memory_order_relaxed);
+  while (!returned_.compare_exchange_weak(home->next, home, std::memory_order_release,
+                                          std::memory_order_relaxed)) {
+  }
+  // Pairs with: close. The last one out sees all that the others wrote.
+  if (users_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+}
+
+}  // namespace bus
