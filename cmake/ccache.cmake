@@ -1,5 +1,5 @@
-# ccache when the machine has it, never required. Paths are hashed relative to the project, so that a
-# second clone of the same sources (CI's, a worktree's) is built from the cache of the first.
+# ccache when the machine has it, never required. Paths are hashed relative to the project, so that
+# a second clone of the same sources (CI's, a worktree's) is built from the cache of the first.
 if(PROJECT_IS_TOP_LEVEL AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
   find_program(OMNIBUS_CCACHE ccache)
   if(OMNIBUS_CCACHE)

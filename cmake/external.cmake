@@ -15,6 +15,5 @@ endmacro()
 macro(bus_external_by_pkg_config prefix module)
   pkg_check_modules(${prefix} REQUIRED IMPORTED_TARGET ${module})
   set_property(GLOBAL APPEND_STRING PROPERTY OMNIBUS_EXTERNALS
-               "find_dependency(PkgConfig)\n"
-               "pkg_check_modules(${prefix} REQUIRED IMPORTED_TARGET ${module})\n")
+    "find_dependency(PkgConfig)\npkg_check_modules(${prefix} REQUIRED IMPORTED_TARGET ${module})\n")
 endmacro()

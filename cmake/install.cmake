@@ -1,5 +1,5 @@
-# The installed package: headers under include/omnibus, one static library per room, the command, and
-# a CMake package, so that a user writes
+# The installed package: headers under include/omnibus, one static library per room, the command,
+# and a CMake package, so that a user writes
 #   find_package(omnibus REQUIRED)
 #   target_link_libraries(mine PRIVATE omnibus::omnibus)
 # and has every room. Rooms enroll themselves (bus_room, bus_schemas); nothing is listed twice.

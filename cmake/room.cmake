@@ -1,13 +1,13 @@
-# One target per room, made by one small function whose DEPS *are* the layering (docs/design, and the
-# table in tests/tidy/tidy.py): a room can only include what its DEPS hand it, and the test `tidy`
-# checks the same edges in the sources and in these calls.
+# One target per room, made by one small function whose DEPS *are* the layering (docs/design, and
+# the table in tests/tidy/tidy.py): a room can only include what its DEPS hand it, and the test
+# `tidy` checks the same edges in the sources and in these calls.
 
 set(OMNIBUS_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wnon-virtual-dtor
     -Wold-style-cast -Wcast-align -Woverloaded-virtual)
 
 # bus_room(<target> [SOURCES ...] [DEPS project targets] [LIBS external targets] [NO_INSTALL])
-# A static library; without SOURCES, headers only. Rooms of bus, transports and schemas belong to the
-# installed package unless they say NO_INSTALL.
+# A static library; without SOURCES, headers only. Rooms of bus, transports and schemas belong to
+# the installed package unless they say NO_INSTALL.
 function(bus_room target)
   cmake_parse_arguments(ROOM "NO_INSTALL" "" "SOURCES;DEPS;LIBS" ${ARGN})
   if(ROOM_SOURCES)

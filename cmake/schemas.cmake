@@ -1,7 +1,7 @@
 # bus_schemas(<target> PROTOS a.proto ... [DEPS other schema targets] [NO_INSTALL])
 # A static library of the code that protoc makes of these files, which are named relative to the
-# calling folder. Generated code lies in the build folder under the path of its schema in the project,
-# so that schemas/bus/card.proto is imported as "schemas/bus/card.proto" and included as
+# calling folder. Generated code lies in the build folder under the path of its schema in the
+# project, so that schemas/bus/card.proto is imported as "schemas/bus/card.proto" and included as
 # "schemas/bus/card.pb.h". It is not ours: it is compiled without our warnings, and its headers are
 # system headers to those who include them. (CMake's own protobuf_generate names schemas relative to
 # the calling folder, and does not see that one schema imports another.)
