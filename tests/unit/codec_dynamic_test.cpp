@@ -13,6 +13,7 @@
 
 #include <google/protobuf/any.pb.h>
 #include <google/protobuf/descriptor.pb.h>
+#include <google/protobuf/stubs/logging.h>
 
 using codec_tools::bytes_of;
 using codec_tools::dice;
@@ -50,6 +51,7 @@ tests::Shapes some_shapes() {
   made.mutable_tree()->set_name("leaf");
   made.mutable_when()->set_seconds(1517966773);
   made.mutable_left()->mutable_base()->set_number(4);
+  made.mutable_left()->mutable_base()->set_word("set");  // zeros shows defaults of proto2 as well
   made.mutable_anything()->PackFrom(made.inner());
   return made;
 }
@@ -96,8 +98,8 @@ TEST_CASE("JSON shows every shape with the schema's own names") {
         R"("real":0.1)", R"("text":"a \"quoted\" \n ä")", R"("blob":"AP8Q")",
         R"("colour":"COLOUR_BLUE")", R"("inner":{"name":"one","below":{"numbers":[7]}})",
         R"("colours":["COLOUR_RED",99])", R"("counts":{"a.b":"1152921504606846976"})",
-        R"("by_number":{"-3":{"name":"minus three"}})", R"("maybe":0)",
-        R"("tree":{"name":"leaf"})", R"("when":"2018-02-07T01:26:13Z")",
+        R"("by_number":{"-3":{"name":"minus three"}})", R"("maybe":0)", R"("tree":{"name":"leaf"})",
+        R"("when":"2018-02-07T01:26:13Z")",
         R"("anything":{"@type":"type.googleapis.com/tests.Shapes.Inner","name":"one")"}) {
     INFO(part << " in " << text);
     CHECK(text.find(part) != std::string::npos);
@@ -132,7 +134,8 @@ TEST_CASE("zeros are shown when wanted, and what is optional and unset never") {
 
 TEST_CASE("JSON with both spellings of a name is read") {
   const auto type = dynamic<demo::Quake>();
-  for (const char* text : {R"({"time_ms": "5", "magnitude": -1e0})", R"({"timeMs": 5, "magnitude": -1})"}) {
+  for (const char* text :
+       {R"({"time_ms": "5", "magnitude": -1e0})", R"({"timeMs": 5, "magnitude": -1})"}) {
     const auto bytes = type.from_json(text, nullptr);
     REQUIRE(bytes);
     demo::Quake quake;
@@ -164,7 +167,7 @@ TEST_CASE("bad JSON is refused with the name of the field") {
       {quake, R"({"significance": -1})", "significance"},
       {quake, R"({"status": "STATUS_INVENTED"})", "status"},
       {quake, R"({"tsunami": "perhaps"})", "tsunami"},
-      {quake, R"({"ids": "one"})", "ids"},
+      {quake, R"({"ids": [[1]]})", "ids"},
       {quake, R"({"id": )", ""},
       {quake, "", ""},
       {quake, "[]", ""},
@@ -222,7 +225,7 @@ TEST_CASE("a path leads to one value") {
       {"tree.name", "\"leaf\""},
       {"when", "\"2018-02-07T01:26:13Z\""},
       {"when.seconds", "\"1517966773\""},
-      {"left.base.word", "null"},
+      {"left.base.word", "\"set\""},
       {"right.base", "null"},
   };
   for (const auto& [path, value] : cases) {
@@ -243,10 +246,9 @@ TEST_CASE("a path that leads nowhere says how") {
     CHECK(type.field(bytes_of(bytes), path).error() == bus::errc::not_found);
   }
   for (const char* path :
-       {".", "inner.", ".inner", "inner..name", "[0]", "many", "many.name", "many[", "many[]",
-        "many[-1]", "many[1", "many[0]x", "many[0].", "many[99999999999999999999]", "small[0]"}) {
+       {".", "inner.", ".inner", "inner..name", "[0]", "many.name", "many[", "many[]", "many[-1]",
+        "many[1", "many[0]x", "many[0].", "many[99999999999999999999]", "small[0]"}) {
     INFO(path);
-    if (std::string(path) == "many") continue;
     CHECK(type.field(bytes_of(bytes), path).error() == bus::errc::bad_name);
   }
   CHECK(type.field(bytes_of(bytes), std::string(2000, 'a')).error() == bus::errc::bad_name);
@@ -259,8 +261,8 @@ TEST_CASE("an attached topic shows its message and how much binary there is") {
   tests::Picture message;
   const std::string binary(1000, 'b');
   const auto shown = [&](bus::dynamic_type::json_options how) {
-    const auto sample = codec_tools::encoded<bus::attached<tests::Picture>>(
-        *memory, {message, bytes_of(binary)});
+    const auto sample =
+        codec_tools::encoded<bus::attached<tests::Picture>>(*memory, {message, bytes_of(binary)});
     const auto text = type.to_json(sample.payload(), how);
     REQUIRE(text);
     return *text;
@@ -286,15 +288,18 @@ TEST_CASE("a schema that cannot be is refused, with the reason's kind") {
   const auto refused = [](bus::type_info claimed) {
     return bus::dynamic_type::from_schema(claimed).error();
   };
-  CHECK(refused({.name = "demo.Nobody", .encoding = bus::encoding::protobuf,
-                 .schema = quake.schema}) == bus::errc::not_found);
+  CHECK(refused(
+            {.name = "demo.Nobody", .encoding = bus::encoding::protobuf, .schema = quake.schema}) ==
+        bus::errc::not_found);
   CHECK(refused({.name = "demo.Quake", .encoding = bus::encoding::protobuf}) ==
         bus::errc::not_found);
   CHECK(refused(bus::codec<bus::raw>::type()) == bus::errc::unsupported);
   CHECK(refused(bus::codec<int>::type()) == bus::errc::unsupported);
-  CHECK(refused({.name = "demo.Quake", .encoding = bus::encoding::protobuf,
+  CHECK(refused({.name = "demo.Quake",
+                 .encoding = bus::encoding::protobuf,
                  .schema = std::string((1 << 20) + 1, '\0')}) == bus::errc::too_big);
-  CHECK(refused({.name = "demo.NetworkSummary.ByTypeEntry", .encoding = bus::encoding::protobuf,
+  CHECK(refused({.name = "demo.NetworkSummary.ByTypeEntry",
+                 .encoding = bus::encoding::protobuf,
                  .schema = quake.schema}) == bus::errc::bad_message);
 }
 
@@ -358,8 +363,7 @@ TEST_CASE("a map's entry that protoc would not have made is refused") {
   auto* entry = type->add_nested_type();
   entry->set_name("Forged");
   entry->mutable_options()->set_map_entry(true);
-  CHECK(bus::dynamic_type::from_schema(claim("demo.Quake", all)).error() ==
-        bus::errc::bad_message);
+  CHECK(bus::dynamic_type::from_schema(claim("demo.Quake", all)).error() == bus::errc::bad_message);
 }
 
 TEST_CASE("long chains of types are built within the stack, longer ones refused") {
@@ -384,6 +388,7 @@ TEST_CASE("a schema cut at any byte never becomes the same type") {
 }
 
 TEST_CASE("random damage to a schema is refused or gives a type that works") {
+  const google::protobuf::LogSilencer quiet;
   const auto& whole = bus::codec<tests::Shapes>::type();
   const std::string payload = some_shapes().SerializeAsString();
   std::size_t made = 0;
@@ -405,6 +410,7 @@ TEST_CASE("random damage to a schema is refused or gives a type that works") {
 }
 
 TEST_CASE("random payloads are shown or refused") {
+  const google::protobuf::LogSilencer quiet;  // protobuf logs each text that is not UTF-8
   const auto type = dynamic<tests::Shapes>();
   const std::string good = some_shapes().SerializeAsString();
   std::size_t shown = 0;

@@ -53,7 +53,7 @@ TEST_CASE("a hash is the same in every run") {
   CHECK(bus::codec<tests::Picture>::type().hash ==
         bus::hash64("protobuf tests.Picture\nmessage tests.Picture proto3\n1 name implicit "
                     "string\n2 width implicit uint32\n3 height implicit uint32\n"));
-  CHECK(bus::to_hex(bus::codec<tests::Picture>::type().hash) == "PINNED");
+  CHECK(bus::to_hex(bus::codec<tests::Picture>::type().hash) == "87331edefa8e01de");
 }
 
 TEST_CASE("the canonical text shows presence, choice, default, map and enum") {
@@ -85,8 +85,7 @@ TEST_CASE("a schema holds each file once and after its imports") {
   }
   CHECK(seen.size() == 6);
   CHECK(last_file(all).name() == "schemas/tests/shapes.proto");
-  CHECK(bus::schema_of(*tests::Shapes::descriptor()) ==
-        bus::codec<tests::Shapes>::type().schema);
+  CHECK(bus::schema_of(*tests::Shapes::descriptor()) == bus::codec<tests::Shapes>::type().schema);
 }
 
 TEST_CASE("a type made from its schema has the hash of the generated class") {
@@ -112,13 +111,15 @@ TEST_CASE("any change of a field or value changes the hash") {
       [](auto&) {},
       [&](auto& all) { shapes(all).mutable_field(0)->set_name("smaller"); },
       [&](auto& all) { shapes(all).mutable_field(0)->set_number(900); },
-      [&](auto& all) { shapes(all).mutable_field(0)->set_type(pb::FieldDescriptorProto::TYPE_SINT32); },
+      [&](auto& all) {
+        shapes(all).mutable_field(0)->set_type(pb::FieldDescriptorProto::TYPE_SINT32);
+      },
       [&](auto& all) {
         shapes(all).mutable_field(0)->set_label(pb::FieldDescriptorProto::LABEL_REPEATED);
       },
       [&](auto& all) { shapes(all).mutable_field()->DeleteSubrange(0, 1); },
       [&](auto& all) { shapes(all).mutable_oneof_decl(0)->set_name("either"); },
-      [&](auto& all) { shapes(all).mutable_field(0)->set_oneof_index(0); },
+      [&](auto& all) { shapes(all).mutable_field(17)->clear_oneof_index(); },
       [&](auto& all) { shapes(all).mutable_nested_type(0)->mutable_field(0)->set_name("title"); },
       [](auto& all) { last_file(all).mutable_enum_type(0)->mutable_value(1)->set_number(7); },
       [](auto& all) { last_file(all).mutable_enum_type(0)->mutable_value(1)->set_name("RUST"); },

@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include <google/protobuf/stubs/logging.h>
+
 using codec_tools::bytes_of;
 using codec_tools::dice;
 using codec_tools::encoded;
@@ -123,8 +125,7 @@ TEST_CASE("a plain struct of another size, or misaligned, is refused") {
   bus::arena_shelf shelf;
   const std::array<std::byte, 2 * sizeof(wide)> bytes{};
   for (std::size_t size = 0; size <= bytes.size(); ++size) {
-    const auto got =
-        bus::received<wide>::from(sent(*memory, std::span(bytes).first(size)), shelf);
+    const auto got = bus::received<wide>::from(sent(*memory, std::span(bytes).first(size)), shelf);
     CHECK(got.has_value() == (size == sizeof(wide)));
     if (!got) CHECK(got.error() == bus::errc::bad_message);
   }
@@ -303,6 +304,7 @@ TEST_CASE("declared lengths allocate nothing that is not there") {
 }
 
 TEST_CASE("a hundred thousand random payloads are decoded or refused") {
+  const google::protobuf::LogSilencer quiet;  // protobuf logs each text that is not UTF-8
   const auto memory = bus::pool::make(codec_tools::pool_bytes_max);
   bus::arena_shelf shelf;
   const auto quake = some_quake();

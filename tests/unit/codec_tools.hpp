@@ -4,13 +4,13 @@
 #include "bus/codec/received.hpp"
 #include "bus/link/pool.hpp"
 
-#include <catch2/catch.hpp>
-
 #include <cstddef>
 #include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
+
+#include <catch2/catch.hpp>
 
 namespace codec_tools {
 
