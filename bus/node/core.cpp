@@ -71,7 +71,8 @@ core::core(node_options options) : options_(completed(std::move(options))), id_(
                                        "' has no transports: pass transports::standard() in "
                                        "node_options::transports");
   }
-  bell_ = must(bell::make(), "cannot make the node's bell; raise the limit of open files (ulimit -n)");
+  bell_ =
+      must(bell::make(), "cannot make the node's bell; raise the limit of open files (ulimit -n)");
   watch_ = fd(::epoll_create1(EPOLL_CLOEXEC));
   timer_ = fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!watch_ || !timer_) {
@@ -80,17 +81,18 @@ core::core(node_options options) : options_(completed(std::move(options))), id_(
   }
   open_directory();
   reception_ = std::make_unique<reception>(
-      *ledger_, reception::surroundings{
-                    .introduced = [this](const wire::Introduce& words) { introduced(words); },
-                    .schema_seen =
-                        [this](const wire::Attach& words) {
-                          if (hash64(words.schema()) == 0) return;
-                          static_cast<void>(
-                              rendezvous_->write_schema(words.type().hash(), words.schema()));
-                        },
-                    .departed = [this](node_id peer) {
-                      suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
-                    }});
+      *ledger_,
+      reception::surroundings{
+          .introduced = [this](const wire::Introduce& words) { introduced(words); },
+          .schema_seen =
+              [this](const wire::Attach& words) {
+                if (hash64(words.schema()) == 0) return;
+                static_cast<void>(rendezvous_->write_schema(words.type().hash(), words.schema()));
+              },
+          .departed =
+              [this](node_id peer) {
+                suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
+              }});
   open_transports();
   card_.set_version(card_version);
   card_.set_node(id_.value);
@@ -190,7 +192,13 @@ void core::watch(int descriptor, std::uint32_t what) {
 }
 
 void core::post_sentry() {
-  if (!sentry_) sentry_ = must(sentry::post(watch_.get(), *bell_), "cannot start the sentry thread");
+  if (!sentry_)
+    sentry_ = must(sentry::post(watch_.get(), *bell_), "cannot start the sentry thread");
+}
+
+void core::adopt(asio::io_context& context) noexcept {
+  options_.context = &context;
+  sentry_.reset();
 }
 
 result<loan> core::lend(publication& source, std::uint64_t bytes) noexcept {
@@ -205,23 +213,26 @@ void core::publish_to_nobody(publication& source, std::uint64_t bytes) noexcept 
   source.row->add(column::sent_bytes, bytes);
 }
 
-published core::publish(publication& source, loan filled, std::uint64_t bytes,
-                        std::uint16_t flags) noexcept {
+frame core::next_frame(const publication& source, std::uint16_t flags) noexcept {
   frame head = source.head;
-  head.sequence = ++source.head.sequence;
+  ++head.sequence;
   head.flags = flags;
   head.sent_ns = wall_ns();
-  head.bytes = bytes;
-  const sample ready = std::move(filled).commit(head);
-  published outcome{.links = static_cast<std::uint32_t>(source.routes.size()), .taken = 0, .error = {}};
+  return head;
+}
+
+published core::send(publication& source, const sample& sealed) noexcept {
+  source.head.sequence = sealed.head().sequence;
+  published outcome{
+      .links = static_cast<std::uint32_t>(source.routes.size()), .taken = 0, .error = {}};
   for (peer_link* const link : source.routes) {
-    outcome.taken += link->offer(source, ready) ? 1 : 0;
+    outcome.taken += link->offer(source, sealed) ? 1 : 0;
   }
   ledger_row& row = *source.row;
-  row.set(column::published, head.sequence);
+  row.set(column::published, source.head.sequence);
   row.add(column::offered, outcome.links);
   row.add(column::taken, outcome.taken);
-  row.add(column::sent_bytes, bytes);
+  row.add(column::sent_bytes, sealed.head().bytes);
   if (outcome.taken != outcome.links) {
     row.add(column::full, outcome.links - outcome.taken);
     restless_ = true;

@@ -1,6 +1,6 @@
-// The node behind bus::node: it owns the transports, the links to peers, the rendezvous and the books,
-// and turns the wheel. Everything here happens on one thread, the one that calls; the only other
-// thread is the sentry, which touches nothing.
+// The node behind bus::node: it owns the transports, the links to peers, the rendezvous and the
+// books, and turns the wheel. Everything here happens on one thread, the one that calls; the only
+// other thread is the sentry, which touches nothing.
 //
 // One turn of the wheel is pump(): take what has arrived, and, if a descriptor called, attend() to
 // newcomers, cards and timers. Who turns it: a blocking take() or run() on the caller's thread,
@@ -65,8 +65,10 @@ class core {
 
   // Memory for a message of `source`, where its subscribers read it. Errors: too_big, no_memory.
   [[nodiscard]] result<loan> lend(publication& source, std::uint64_t bytes) noexcept;
-  // Numbers, stamps, seals and offers it to every link. Requires: bytes <= the loan's.
-  published publish(publication& source, loan filled, std::uint64_t bytes, std::uint16_t flags) noexcept;
+  // The frame of the next sample, complete but for `bytes`. The number is used up by send() only.
+  [[nodiscard]] static frame next_frame(const publication& source, std::uint16_t flags) noexcept;
+  // Offers a sample sealed with next_frame() to every link, and counts it.
+  published send(publication& source, const sample& sealed) noexcept;
   // Counts a sample that nobody listens to. Requires: source.routes.empty().
   void publish_to_nobody(publication& source, std::uint64_t bytes) noexcept;
   // Looks after the control plane if it called; cheap when it did not.
@@ -85,6 +87,8 @@ class core {
   [[nodiscard]] std::size_t sources(const subscription& one) const;
 
   // --- for the event loop (loop.hpp)
+  // From now on an event loop turns the node, and the sentry is not needed.
+  void adopt(asio::io_context& context) noexcept;
   [[nodiscard]] bell& doorbell() noexcept { return *bell_; }
   [[nodiscard]] int control_handle() const noexcept { return watch_.get(); }
   // Arms everything for a sleep on descriptors; false: something is here, turn again.
@@ -127,7 +131,7 @@ class core {
   node_options options_;
   node_id id_;
   std::unique_ptr<bell> bell_;
-  fd watch_;   // epoll: transports, inotify, timer
+  fd watch_;  // epoll: transports, inotify, timer
   fd timer_;
   std::unique_ptr<rendezvous> rendezvous_;
   std::unique_ptr<ledger_file> ledger_;

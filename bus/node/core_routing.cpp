@@ -1,6 +1,6 @@
-// The control plane of core: cards come and go, publishers meet interests, links are made and dropped.
+// The control plane of core: cards come and go, publishers meet interests, links are made and
+// dropped.
 #include "bus/node/core.hpp"
-
 #include "bus/node/error.hpp"
 #include "bus/topic/name.hpp"
 #include "bus/topic/pattern.hpp"
@@ -13,8 +13,8 @@ namespace {
 // A node known over a network is forgotten after so many rounds in which no way led to it: with the
 // pauses of peer_link about five seconds.
 constexpr unsigned rounds_until_forgotten = 8;
-// A hang-up is watched this long for the death behind it; the kernel drops locks within microseconds of
-// closing sockets, unless the machine is starved.
+// A hang-up is watched this long for the death behind it; the kernel drops locks within
+// microseconds of closing sockets, unless the machine is starved.
 constexpr std::int64_t suspicion_ns = 1'000'000'000;
 // A burst of changes is written at once; a flood is written every 20 ms.
 constexpr unsigned writes_at_once = 64;
@@ -29,14 +29,15 @@ wire::Type to_wire(const type_info& type) {
 }
 
 [[noreturn]] void refuse(std::string_view what, const std::string& name, name_verdict verdict) {
-  throw error(errc::bad_name, std::string(what) + " '" + name + "' is refused: " +
-                                  std::string(reason(verdict.fault)) + " (at byte " +
-                                  std::to_string(verdict.at) + ")");
+  throw error(errc::bad_name, std::string(what) + " '" + name +
+                                  "' is refused: " + std::string(reason(verdict.fault)) +
+                                  " (at byte " + std::to_string(verdict.at) + ")");
 }
 
 bool has_network_address(const wire::Card& card) {
-  return std::any_of(card.addresses().begin(), card.addresses().end(),
-                     [](const std::string& one) { return one.find("tcp://") != std::string::npos; });
+  return std::any_of(card.addresses().begin(), card.addresses().end(), [](const std::string& one) {
+    return one.find("tcp://") != std::string::npos;
+  });
 }
 
 }  // namespace
@@ -79,7 +80,8 @@ void core::retire(publication& source) {
                            [&](const auto& one) { return one.publisher() == source.number; }),
             all.end());
   const auto [first, last] = by_topic_.equal_range(source.topic);
-  by_topic_.erase(std::find_if(first, last, [&](const auto& one) { return one.second == &source; }));
+  by_topic_.erase(
+      std::find_if(first, last, [&](const auto& one) { return one.second == &source; }));
   ledger_->release(*source.row);
   publications_.erase(source.number);
   if (!leaving_) card_changed();
@@ -91,7 +93,9 @@ std::shared_ptr<subscription> core::subscribe(const std::string& pattern, const 
                                               subscription_options options,
                                               std::function<void(sample&&)> callback) {
   if (const auto verdict = check_pattern(pattern); !verdict) refuse("pattern", pattern, verdict);
-  subscription::setup wanted{.number = ++last_number_, .interest = {}, .options = options,
+  subscription::setup wanted{.number = ++last_number_,
+                             .interest = {},
+                             .options = options,
                              .callback = std::move(callback)};
   wanted.interest.set_pattern(pattern);
   if (type) *wanted.interest.mutable_type() = to_wire(*type);
@@ -220,17 +224,16 @@ void core::want(publication& source, node_id peer) {
 
 void core::note_mismatch(const publication& source, node_id peer, const wire::Interest& interest) {
   mismatches_[{source.number, peer}] = {
-      interest.subscription(), "types differ: ours is " + source.type.name() + " (" +
-                                   to_hex(source.type.hash()) + "), theirs is " +
-                                   interest.type().name() + " (" +
-                                   to_hex(interest.type().hash()) + ")"};
+      interest.subscription(),
+      "types differ: ours is " + source.type.name() + " (" + to_hex(source.type.hash()) +
+          "), theirs is " + interest.type().name() + " (" + to_hex(interest.type().hash()) + ")"};
 }
 
 peer_link& core::link_to(node_id peer) {
   std::unique_ptr<peer_link>& link = links_[peer];
   if (!link) {
-    link = std::make_unique<peer_link>(id_, peer, transports_,
-                                       ledger_->take(row_kind::link, 0, peer));
+    link =
+        std::make_unique<peer_link>(id_, peer, transports_, ledger_->take(row_kind::link, 0, peer));
     const known_node& known = *directory_.find(peer);
     link->set_ways(rank_ways(traits_, known), known.card.name());
   }
@@ -260,8 +263,8 @@ void core::call_peers() {
       complain("peer " + where + " cannot be called: no network transport was given");
       continue;
     }
-    auto link = std::make_unique<peer_link>(id_, node_id{}, transports_,
-                                            ledger_->take(row_kind::link, 0));
+    auto link =
+        std::make_unique<peer_link>(id_, node_id{}, transports_, ledger_->take(row_kind::link, 0));
     link->set_ways(rank_ways(traits_, unknown), where);
     link->introduce(introduction());
     calls_.emplace_back(where, std::move(link));
@@ -279,10 +282,9 @@ wire::Introduce core::introduction() const {
 }
 
 void core::introduce_everywhere() {
-  const bool anybody = !calls_.empty() || std::any_of(directory_.nodes().begin(),
-                                                      directory_.nodes().end(), [](const auto& one) {
-                                                        return one.second.network;
-                                                      });
+  const bool anybody =
+      !calls_.empty() || std::any_of(directory_.nodes().begin(), directory_.nodes().end(),
+                                     [](const auto& one) { return one.second.network; });
   if (!anybody || leaving_) return;
   const wire::Introduce words = introduction();
   for (auto& [address, link] : calls_) link->introduce(words);

@@ -1,5 +1,5 @@
-// What node-level constructors throw: the code for programs, and for people one sentence that names the
-// thing and the next step. Below bus/node nothing throws.
+// What node-level constructors throw: the code for programs, and for people one sentence that names
+// the thing and the next step. Below bus/node nothing throws.
 #pragma once
 
 #include <stdexcept>

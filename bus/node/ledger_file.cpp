@@ -116,7 +116,8 @@ std::uint32_t ledger_file::number_of(const ledger_row& row) const noexcept {
 
 result<ledger_reading> read_ledger(int directory, node_id node) {
   const fd file(::openat(directory, file_name(node).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (!file) return unexpected(errno == ENOENT ? make_error_code(errc::not_found) : last_system_error());
+  if (!file)
+    return unexpected(errno == ENOENT ? make_error_code(errc::not_found) : last_system_error());
   struct stat about {};
   if (::fstat(file.get(), &about) != 0) return unexpected(last_system_error());
   const auto bytes = static_cast<std::size_t>(about.st_size);
@@ -138,13 +139,17 @@ result<ledger_reading> read_ledger(int directory, node_id node) {
   if (header->version != ledger_header::current_version) return unexpected(errc::incompatible);
   ledger_reading reading{.node = node_id{header->node}, .born_ns = header->born_ns, .entries = {}};
   const std::size_t there = (have - ledger_header_bytes) / sizeof(ledger_row);
-  const std::size_t used = std::min<std::size_t>(header->rows.load(std::memory_order_acquire), there);
+  const std::size_t used =
+      std::min<std::size_t>(header->rows.load(std::memory_order_acquire), there);
   const auto* const rows = reinterpret_cast<const ledger_row*>(
       reinterpret_cast<const std::byte*>(words.data()) + ledger_header_bytes);
   for (std::size_t i = 0; i < used; ++i) {
     const ledger_row& row = rows[i];
-    ledger_entry entry{.kind = row.kind.load(std::memory_order_acquire), .number = row.number,
-                       .peer = node_id{row.peer}, .other = row.other, .counts = {}};
+    ledger_entry entry{.kind = row.kind.load(std::memory_order_acquire),
+                       .number = row.number,
+                       .peer = node_id{row.peer},
+                       .other = row.other,
+                       .counts = {}};
     if (entry.kind == row_kind::unused) continue;
     for (std::size_t c = 0; c < entry.counts.size(); ++c) entry.counts[c] = row.get(c);
     reading.entries.push_back(entry);

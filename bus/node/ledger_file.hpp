@@ -1,8 +1,8 @@
-// The node's ledger as a file in the bus directory: mapped, so that counting costs a store and reading
-// needs nobody's help; locked for the node's life, so that a free lock proves its death.
+// The node's ledger as a file in the bus directory: mapped, so that counting costs a store and
+// reading needs nobody's help; locked for the node's life, so that a free lock proves its death.
 //
-// The file is reserved before it is mapped, so that a full disk is an error here and no SIGBUS later. It
-// grows by doubling inside an address range that is reserved once: a row never moves.
+// The file is reserved before it is mapped, so that a full disk is an error here and no SIGBUS
+// later. It grows by doubling inside an address range that is reserved once: a row never moves.
 #pragma once
 
 #include "bus/base/fd.hpp"
@@ -19,8 +19,8 @@ namespace bus {
 
 class ledger_file {
  public:
-  // Creates and locks `<node>.ledger` under the directory descriptor. Errors: no_space, denied, exists,
-  // or the kernel's.
+  // Creates and locks `<node>.ledger` under the directory descriptor. Errors: no_space, denied,
+  // exists, or the kernel's.
   [[nodiscard]] static result<std::unique_ptr<ledger_file>> create(int directory, node_id node);
   // Leaves the file; rendezvous removes it. Other processes keep what they have mapped.
   ~ledger_file();

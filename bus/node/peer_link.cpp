@@ -8,12 +8,13 @@
 namespace bus {
 namespace {
 
-// After all ways have failed: 20 ms, then twice as long each time, up to 2 s. A peer that comes up is
-// noticed by its card, so this only bridges what no card tells.
+// After all ways have failed: 20 ms, then twice as long each time, up to 2 s. A peer that comes up
+// is noticed by its card, so this only bridges what no card tells.
 constexpr std::int64_t pause_first_ns = 20'000'000;
 constexpr unsigned pause_doublings_max = 7;
 
-// The most particular lender of a route: memory that several processes read is worth more than the heap.
+// The most particular lender of a route: memory that several processes read is worth more than the
+// heap.
 bool more_particular(const transport* one, const transport* other) noexcept {
   if (!other) return true;
   const auto rank = [](const traits& about) {

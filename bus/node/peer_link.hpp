@@ -1,11 +1,11 @@
-// Our way to one peer: it tries the ways in order of their cost, keeps the outbox, tells the peer which
-// publishers it carries, and owes it the truth about what did not fit.
+// Our way to one peer: it tries the ways in order of their cost, keeps the outbox, tells the peer
+// which publishers it carries, and owes it the truth about what did not fit.
 //
 //   idle --(a publisher matches)--> opening --> open --(death, cut)--> idle, after a pause
 //
-// For each publisher: wanted --(Attach taken)--> attached --(peer let go of Attach)--> confirmed. Data
-// is only offered while attached, so the peer always knows where its counting begins. When the link had
-// no room, a Notice says later up to where it should have heard.
+// For each publisher: wanted --(Attach taken)--> attached --(peer let go of Attach)--> confirmed.
+// Data is only offered while attached, so the peer always knows where its counting begins. When the
+// link had no room, a Notice says later up to where it should have heard.
 #pragma once
 
 #include "bus/link/outbox.hpp"
@@ -78,8 +78,8 @@ class peer_link {
   struct attachment {
     publication* source = nullptr;
     bool attached = false;
-    bool owed = false;   // something did not fit: a Notice is due
-    sample probe;        // our reference to the Attach, until the peer has let go of it
+    bool owed = false;  // something did not fit: a Notice is due
+    sample probe;       // our reference to the Attach, until the peer has let go of it
   };
 
   void attach(attachment& one);

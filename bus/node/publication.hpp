@@ -1,5 +1,5 @@
-// A publisher as routing sees it: a topic, a sequence, and the flat list of links that carry it. The
-// list is changed on the control plane only; publishing walks it and asks no questions.
+// A publisher as routing sees it: a topic, a sequence, and the flat list of links that carry it.
+// The list is changed on the control plane only; publishing walks it and asks no questions.
 #pragma once
 
 #include "bus/link/frame.hpp"
@@ -20,9 +20,9 @@ struct publication {
   std::string topic;
   wire::Type type;
   std::string schema;
-  frame head;                        // everything but sequence, stamp and bytes; sequence = last used
-  std::vector<peer_link*> routes;    // links on which it is attached
-  transport* lender = nullptr;       // the most particular transport on the route
+  frame head;                      // everything but sequence, stamp and bytes; sequence = last used
+  std::vector<peer_link*> routes;  // links on which it is attached
+  transport* lender = nullptr;     // the most particular transport on the route
   ledger_row* row = nullptr;
 };
 

@@ -33,19 +33,19 @@ struct subscription_options {
 };
 
 struct node_options {
-  std::string name;                  // for people; the process's name when empty
-  bill_of_transports transports;     // which, as main decides: transports::standard()
-  std::string directory = {};        // the bus directory; empty: see default_directory()
+  std::string name;                      // for people; the process's name when empty
+  bill_of_transports transports;         // which, as main decides: transports::standard()
+  std::string directory = {};            // the bus directory; empty: see default_directory()
   std::vector<std::string> listen = {};  // "tcp://*:7400"; empty: $OMNIBUS_LISTEN, by commas
   std::vector<std::string> peers = {};   // "tcp://host:7400"; empty: $OMNIBUS_PEERS, by commas
-  bool insecure = false;             // bind beyond loopback without keys; or $OMNIBUS_INSECURE=1
+  bool insecure = false;  // bind beyond loopback without keys; or $OMNIBUS_INSECURE=1
   wait_policy waiting = wait_policy::spin_then_sleep;
   // How long spin_then_sleep spins: a few wakeups' worth (a wakeup costs about 8 us each way,
   // docs/performance.md), since a longer spin burns more than the sleep that it saves.
   std::chrono::nanoseconds spin = std::chrono::microseconds(50);
-  asio::io_context* context = nullptr;  // the user's event loop; none: the node's own
+  asio::io_context* context = nullptr;          // the user's event loop; none: the node's own
   std::uint64_t memory_bytes_max = 1ULL << 30;  // lent samples, per transport
-  std::uint32_t link_depth = 1024;   // samples in flight per link, a power of two
+  std::uint32_t link_depth = 1024;              // samples in flight per link, a power of two
 };
 
 // $OMNIBUS_DIR, else $XDG_RUNTIME_DIR/omnibus, else /tmp/omnibus-<uid>.

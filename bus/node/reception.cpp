@@ -22,7 +22,9 @@ void reception::add(std::shared_ptr<subscription> one) {
 }
 
 void reception::remove(const subscription& one) {
-  const auto is_it = [&](const std::shared_ptr<subscription>& other) { return other.get() == &one; };
+  const auto is_it = [&](const std::shared_ptr<subscription>& other) {
+    return other.get() == &one;
+  };
   for (auto& [key, known] : sources_) {
     std::erase_if(known.targets, [&](const target& each) {
       if (!is_it(each.to)) return false;
@@ -37,14 +39,16 @@ std::size_t reception::sources_of(const subscription& one) const {
   return static_cast<std::size_t>(
       std::count_if(sources_.begin(), sources_.end(), [&](const auto& entry) {
         const source& known = entry.second;
-        return !known.gone && std::any_of(known.targets.begin(), known.targets.end(),
-                                          [&](const target& each) { return each.to.get() == &one; });
+        return !known.gone &&
+               std::any_of(known.targets.begin(), known.targets.end(),
+                           [&](const target& each) { return each.to.get() == &one; });
       }));
 }
 
 // Joins a source and a subscription if pattern and type agree.
 void reception::meet(source_key key, source& one, const std::shared_ptr<subscription>& to) {
-  if (!matches(to->interest().pattern(), one.topic) || !types_agree(one.type, to->interest())) return;
+  if (!matches(to->interest().pattern(), one.topic) || !types_agree(one.type, to->interest()))
+    return;
   ledger_row& row = ledger_.take(row_kind::source, to->number(), key.first, key.second);
   row.set(column::source_sequence, one.account.last());
   one.targets.push_back({to, &row});
@@ -111,17 +115,24 @@ void reception::control(const sample& arrived) {
   }
   const node_id from{arrived.head().node};
   switch (words.what_case()) {
-    case wire::Control::kAttach: attach(from, words.attach()); break;
+    case wire::Control::kAttach:
+      attach(from, words.attach());
+      break;
     case wire::Control::kDetach:
       detach(from, words.detach().publisher(), words.detach().last_sequence());
       break;
     case wire::Control::kNotice:
       if (source* const one = find(from, words.notice().publisher())) {
-        charge(*one, one->account.published_up_to(words.notice().last_sequence()), loss::queue_full);
+        charge(*one, one->account.published_up_to(words.notice().last_sequence()),
+               loss::queue_full);
       }
       break;
-    case wire::Control::kIntroduce: around_.introduced(words.introduce()); break;
-    case wire::Control::WHAT_NOT_SET: ++strays_; break;
+    case wire::Control::kIntroduce:
+      around_.introduced(words.introduce());
+      break;
+    case wire::Control::WHAT_NOT_SET:
+      ++strays_;
+      break;
   }
 }
 
@@ -187,8 +198,8 @@ void reception::left(node_id peer, std::error_code /*reason*/) noexcept {
   around_.departed(peer);
 }
 
-void reception::bury(
-    node_id dead, const std::function<std::optional<std::uint64_t>(std::uint32_t)>& last_words) {
+void reception::bury(node_id dead,
+                     const std::function<std::optional<std::uint64_t>(std::uint32_t)>& last_words) {
   auto at = sources_.lower_bound({dead, 0});
   while (at != sources_.end() && at->first.first == dead) {
     const auto next = std::next(at);

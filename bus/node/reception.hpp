@@ -1,5 +1,5 @@
-// The receiving half of a node: which publishers are attached to us, whose subscriptions they meet, and
-// whether the numbers come out. Every sample is found by (node, publisher); every gap in a
+// The receiving half of a node: which publishers are attached to us, whose subscriptions they meet,
+// and whether the numbers come out. Every sample is found by (node, publisher); every gap in a
 // publisher's sequence is charged to the subscriptions that it meets, with a cause:
 //
 //   a gap between two samples, or before a Notice   queue_full   the link had no room
@@ -47,7 +47,8 @@ class reception final : public sink {
 
   // The node is dead, and `last_words` tells what its publishers had published: what never came is
   // charged, and the node forgotten. Nothing is charged for publishers of which nothing is known.
-  void bury(node_id dead, const std::function<std::optional<std::uint64_t>(std::uint32_t)>& last_words);
+  void bury(node_id dead,
+            const std::function<std::optional<std::uint64_t>(std::uint32_t)>& last_words);
 
   // How many publishers are attached to this subscription now.
   [[nodiscard]] std::size_t sources_of(const subscription& one) const;

@@ -20,8 +20,8 @@
 namespace bus {
 namespace {
 
-// A card of a million topics with long names: 64 MiB would be 67 bytes each. A schema is refused above
-// 1 MiB, which is more than the largest public ones.
+// A card of a million topics with long names: 64 MiB would be 67 bytes each. A schema is refused
+// above 1 MiB, which is more than the largest public ones.
 constexpr off_t file_bytes_max = 256 << 20;
 constexpr std::string_view card_suffix = ".card";
 constexpr std::array<const char*, 4> suffixes = {".card", ".links", ".ledger", ".sock"};
@@ -134,7 +134,8 @@ std::vector<card_change> rendezvous::changes() {
 result<void> rendezvous::replace(const std::string& name, const std::string& bytes) {
   // A name of our own in the same directory; rename makes it whole at once for every reader.
   const std::string draft = name + ".tmp" + to_hex(node_id::random().value);
-  const fd file(::openat(directory(), draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640));
+  const fd file(
+      ::openat(directory(), draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640));
   if (!file) return unexpected(last_system_error());
   auto written = write_all(file.get(), bytes);
   if (written && ::renameat(directory(), draft.c_str(), directory(), name.c_str()) != 0) {
@@ -145,8 +146,10 @@ result<void> rendezvous::replace(const std::string& name, const std::string& byt
 }
 
 result<std::string> rendezvous::read(const std::string& name) const {
-  const fd file(::openat(directory(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  if (!file) return unexpected(errno == ENOENT ? make_error_code(errc::not_found) : last_system_error());
+  const fd file(
+      ::openat(directory(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!file)
+    return unexpected(errno == ENOENT ? make_error_code(errc::not_found) : last_system_error());
   struct stat about {};
   if (::fstat(file.get(), &about) != 0) return unexpected(last_system_error());
   if (!S_ISREG(about.st_mode) || about.st_size > file_bytes_max) return unexpected(errc::corrupt);
@@ -184,7 +187,8 @@ result<wire::Card> rendezvous::read_card(node_id node) const {
   auto bytes = read(to_hex(node.value) + ".card");
   if (!bytes) return unexpected(bytes.error());
   wire::Card card;
-  if (!card.ParseFromString(*bytes) || card.node() != node.value) return unexpected(errc::bad_message);
+  if (!card.ParseFromString(*bytes) || card.node() != node.value)
+    return unexpected(errc::bad_message);
   return card;
 }
 

@@ -1,9 +1,10 @@
-// "Which file, and how do two processes agree on it?" The bus directory: every node puts its card there
-// by rename, its ledger under a lock that the kernel drops at death, and its schemas by content.
+// "Which file, and how do two processes agree on it?" The bus directory: every node puts its card
+// there by rename, its ledger under a lock that the kernel drops at death, and its schemas by
+// content.
 //
-// "How does B know?" inotify says which card changed, then that card is read; after an overflow, all are
-// read again. Nothing polls. What a file says is data from a stranger: its size is bounded, a symbolic
-// link is not followed, and a card that does not decode is passed over.
+// "How does B know?" inotify says which card changed, then that card is read; after an overflow,
+// all are read again. Nothing polls. What a file says is data from a stranger: its size is bounded,
+// a symbolic link is not followed, and a card that does not decode is passed over.
 #pragma once
 
 #include "bus/base/fd.hpp"
@@ -36,8 +37,8 @@ class rendezvous {
   // Readable when changes() has something to say; level-triggered.
   [[nodiscard]] int wait_handle() const noexcept { return watch_.get(); }
 
-  // What changed since the last call; the first call tells all that is there. Cards of dead nodes are
-  // not told. Reads files; does not wait.
+  // What changed since the last call; the first call tells all that is there. Cards of dead nodes
+  // are not told. Reads files; does not wait.
   [[nodiscard]] std::vector<card_change> changes();
 
   // Replaces our own files as a whole. Errors: no_space, denied, or the kernel's.

@@ -1,6 +1,7 @@
-// The sentry stands in when nobody watches a node's descriptors: when its thread sleeps on a semaphore,
-// or is busy elsewhere. It is one thread, asleep in poll(); when the node's descriptor becomes readable
-// it raises a flag and rings the bell, and waits until the node has looked. It touches nothing else.
+// The sentry stands in when nobody watches a node's descriptors: when its thread sleeps on a
+// semaphore, or is busy elsewhere. It is one thread, asleep in poll(); when the node's descriptor
+// becomes readable it raises a flag and rings the bell, and waits until the node has looked. It
+// touches nothing else.
 #pragma once
 
 #include "bus/base/fd.hpp"
@@ -23,11 +24,9 @@ class sentry {
   sentry(const sentry&) = delete;
   sentry& operator=(const sentry&) = delete;
 
-  // Node's thread: whether the descriptor was seen readable. One relaxed load: it is read on the data
-  // path, and only says "go and look".
-  [[nodiscard]] bool calls() const noexcept {
-    return raised_.load(std::memory_order_relaxed) != 0;
-  }
+  // Node's thread: whether the descriptor was seen readable. One relaxed load: it is read on the
+  // data path, and only says "go and look".
+  [[nodiscard]] bool calls() const noexcept { return raised_.load(std::memory_order_relaxed) != 0; }
   // Node's thread: it is looking now; the sentry may go back to its post. Call before looking.
   void heard() noexcept;
 

@@ -1,6 +1,6 @@
-// A subscription as the node sees it: a pattern, a bounded queue or a callback, and its books. Samples
-// wait in the order of their arrival; what finds the queue full is dropped as the subscription asked, and
-// counted.
+// A subscription as the node sees it: a pattern, a bounded queue or a callback, and its books.
+// Samples wait in the order of their arrival; what finds the queue full is dropped as the
+// subscription asked, and counted.
 #pragma once
 
 #include "bus/link/sample.hpp"
@@ -20,7 +20,7 @@ class subscription {
  public:
   struct setup {
     std::uint32_t number = 0;
-    wire::Interest interest;           // pattern and type
+    wire::Interest interest;  // pattern and type
     subscription_options options;
     std::function<void(sample&&)> callback = {};  // empty: samples wait in the queue
   };

@@ -24,7 +24,8 @@ struct known_node {
   bool network = false;  // it was introduced over a network
 };
 
-// Whether samples of an advertised type may go to this interest: an interest without a type takes all.
+// Whether samples of an advertised type may go to this interest: an interest without a type takes
+// all.
 [[nodiscard]] bool types_agree(const wire::Type& advertised, const wire::Interest& interest);
 
 class directory {
@@ -54,8 +55,8 @@ class directory {
   void unindex(node_id id, const wire::Card& card);
 
   std::unordered_map<node_id, known_node> nodes_;
-  match_tree tree_;                                   // pattern -> slot
-  std::vector<std::pair<node_id, int>> slots_;        // slot -> interest of a node
+  match_tree tree_;                             // pattern -> slot
+  std::vector<std::pair<node_id, int>> slots_;  // slot -> interest of a node
   std::vector<std::uint32_t> free_slots_;
   std::unordered_map<node_id, std::vector<std::uint32_t>> slots_of_;
 };

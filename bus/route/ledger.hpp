@@ -1,6 +1,6 @@
-// The books: what was offered, taken, delivered and lost, as rows of numbers. A row has one writer, its
-// node's own thread, and any number of readers in other processes, who map the node's ledger file
-// and need nobody's help: a stopped or killed node's books can still be read.
+// The books: what was offered, taken, delivered and lost, as rows of numbers. A row has one writer,
+// its node's own thread, and any number of readers in other processes, who map the node's ledger
+// file and need nobody's help: a stopped or killed node's books can still be read.
 //
 // The sum that must come out, for every subscription and from the moment that it was attached:
 //
@@ -31,7 +31,13 @@ enum class loss : std::uint8_t {
 inline constexpr std::size_t loss_count = 7;
 [[nodiscard]] std::string_view name_of(loss cause) noexcept;
 
-enum class row_kind : std::uint32_t { unused = 0, publisher = 1, subscription = 2, link = 3, source = 4 };
+enum class row_kind : std::uint32_t {
+  unused = 0,
+  publisher = 1,
+  subscription = 2,
+  link = 3,
+  source = 4
+};
 
 // The columns of each kind, as indices into ledger_row::counts.
 namespace column {
@@ -56,13 +62,13 @@ inline constexpr std::size_t link_full = 1;
 inline constexpr std::size_t link_bytes = 2;
 inline constexpr std::size_t link_copied = 3;
 inline constexpr std::size_t link_wakeups = 4;
-inline constexpr std::size_t link_unsettled = 5;   // sent and not yet let go of by the peer
-inline constexpr std::size_t link_moved_ns = 6;    // steady clock, when unsettled last shrank
+inline constexpr std::size_t link_unsettled = 5;  // sent and not yet let go of by the peer
+inline constexpr std::size_t link_moved_ns = 6;   // steady clock, when unsettled last shrank
 // source: row.number is the subscription, row.peer the sending node, row.other its publisher.
 inline constexpr std::size_t source_sequence = 0;  // the last one accounted for
 inline constexpr std::size_t source_arrived = 1;
 inline constexpr std::size_t source_lost = 2;
-inline constexpr std::size_t source_gone = 3;      // 1 when the publisher has left
+inline constexpr std::size_t source_gone = 3;  // 1 when the publisher has left
 }  // namespace column
 
 struct ledger_row {
@@ -96,19 +102,19 @@ struct ledger_header {
   std::uint32_t magic;
   std::uint32_t version;
   std::uint64_t node;
-  std::int64_t born_ns;                 // wall clock
-  std::atomic<std::uint32_t> rows;      // rows in use or once used; each row's kind tells
+  std::int64_t born_ns;             // wall clock
+  std::atomic<std::uint32_t> rows;  // rows in use or once used; each row's kind tells
 };
 inline constexpr std::size_t ledger_header_bytes = 4096;
 
-// The sequence numbers of one publisher, as one subscription sees them. Pure bookkeeping: it says how
-// many are missing, the caller says why.
+// The sequence numbers of one publisher, as one subscription sees them. Pure bookkeeping: it says
+// how many are missing, the caller says why.
 class source_account {
  public:
   explicit source_account(std::uint64_t next_sequence = 1) noexcept : next_(next_sequence) {}
 
   struct arrival {
-    bool fresh = true;       // false: a duplicate or stale one, not to be delivered
+    bool fresh = true;          // false: a duplicate or stale one, not to be delivered
     std::uint64_t missing = 0;  // how many were lost just before it
   };
   [[nodiscard]] arrival arrived(std::uint64_t sequence) noexcept {

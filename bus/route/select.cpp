@@ -12,8 +12,12 @@ std::string_view scheme_of(std::string_view address) noexcept {
 std::vector<way> rank_ways(std::span<const traits> ours, const known_node& peer) {
   std::vector<way> ways;
   for (std::size_t i = 0; i < ours.size(); ++i) {
-    way one{.transport = i, .scheme = std::string(ours[i].scheme), .address = {},
-            .cost_ns = cost_ns(ours[i], reference_bytes), .worth_trying = false, .verdict = {}};
+    way one{.transport = i,
+            .scheme = std::string(ours[i].scheme),
+            .address = {},
+            .cost_ns = cost_ns(ours[i], reference_bytes),
+            .worth_trying = false,
+            .verdict = {}};
     for (const std::string& address : peer.card.addresses()) {
       if (scheme_of(address) == one.scheme) one.address = address;
     }

@@ -1,5 +1,5 @@
-// Which ways lead to a peer, cheapest first, and in words why each can or cannot be tried. Ranking uses
-// the traits and nothing else; whether a way really works is then shown by opening it.
+// Which ways lead to a peer, cheapest first, and in words why each can or cannot be tried. Ranking
+// uses the traits and nothing else; whether a way really works is then shown by opening it.
 #pragma once
 
 #include "bus/link/traits.hpp"
@@ -20,13 +20,14 @@ inline constexpr std::uint64_t reference_bytes = 1024;
 struct way {
   std::size_t transport = 0;  // index into our transports
   std::string scheme;
-  std::string address;        // the peer's; empty: the peer has none
+  std::string address;  // the peer's; empty: the peer has none
   std::uint64_t cost_ns = 0;
   bool worth_trying = false;
-  std::string verdict;        // what the test returned so far
+  std::string verdict;  // what the test returned so far
 };
 
-// All our transports as ways to `peer`, those worth trying first, and among them the cheapest first.
+// All our transports as ways to `peer`, those worth trying first, and among them the cheapest
+// first.
 [[nodiscard]] std::vector<way> rank_ways(std::span<const traits> ours, const known_node& peer);
 
 // "shm" of "shm:0123"; empty when there is no colon.
