@@ -1,5 +1,7 @@
 #include "transports/shm/handshake.hpp"
 
+#include "transports/shm/memory.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -27,9 +29,9 @@ std::string name_of(bus::node_id id) { return bus::to_hex(id.value) + ".sock"; }
 // A path of any length fits: through the open directory, or as it is where there is no /proc.
 bus::result<sockaddr_un> address_of(const bus::fd& directory, const std::string& path,
                                     bus::node_id id) {
-  std::string place = "/proc/self/fd/" + std::to_string(directory.get());
+  std::string place = path_of(directory.get());
   if (::access(place.c_str(), F_OK) != 0) place = path;
-  place += "/" + name_of(id);
+  (place += '/') += name_of(id);
   sockaddr_un address{};
   if (place.size() >= sizeof address.sun_path) return unexpected(errc::bad_address);
   address.sun_family = AF_UNIX;
@@ -54,9 +56,8 @@ bool belongs_to(const bus::fd& socket, gid_t group) noexcept {
 }
 
 bool is_eventfd(const bus::fd& event) noexcept {
-  const std::string path = "/proc/self/fd/" + std::to_string(event.get());
   std::array<char, 64> target;
-  const ssize_t length = ::readlink(path.c_str(), target.data(), target.size());
+  const ssize_t length = ::readlink(path_of(event.get()).c_str(), target.data(), target.size());
   return length > 0 &&
          std::string_view(target.data(), static_cast<std::size_t>(length)) == "anon_inode:[eventfd]";
 }

@@ -7,8 +7,10 @@
 //   hello + arena, lane, bell        ----->   check, map; else farewell(why)
 //   check, map; open                 <-----   welcome + answers, bell
 //   shutdown: nothing more will come ----->   drain, then left()
-//   state gone, await the last bits  <-----   shutdown: send no more
+//   state gone, await the last bits  <-----   farewell: send no more
 //   reclaim everything               <-----   end of socket, or of process
+//
+// The receiver's socket ends when nobody there reads our memory any more, and not before.
 #pragma once
 
 #include "bus/base/fd.hpp"

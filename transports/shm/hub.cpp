@@ -85,7 +85,14 @@ void hub::close() noexcept {
   outgoing_.clear();
   leaving_.clear();
   newcomers_.clear();
-  for (auto& link : incoming_) unwatch(link->lane->socket().get());
+  for (auto& link : incoming_) {
+    // Send no more. That nobody reads its memory any more, the sender hears from the socket's end,
+    // which comes with the last sample. (A shutdown would not do: together with the sender's own it
+    // would look like that end.)
+    static_cast<void>(send_farewell(link->lane->socket(), id_, errc::gone));
+    unwatch(link->lane->socket().get());
+    unwatch(link->process.get());
+  }
   incoming_.clear();
   listener_.reset();
 }

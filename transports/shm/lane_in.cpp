@@ -6,7 +6,6 @@
 #include <new>
 
 #include <sys/mman.h>
-#include <sys/socket.h>
 
 namespace transports::shared {
 namespace {
@@ -175,9 +174,6 @@ void lane_in::take_back(bus::block& memory) noexcept {
 }
 
 void lane_in::close() noexcept {
-  // Tells the sender to send no more; that nobody reads its memory any more, it hears only when the
-  // socket itself is closed, with the last sample.
-  if (socket_) static_cast<void>(::shutdown(socket_.get(), SHUT_WR));
   const std::int64_t accepted = accepted_;
   // Pairs with: take_back.
   if (remaining_.fetch_add(accepted, std::memory_order_acq_rel) == -accepted) delete this;

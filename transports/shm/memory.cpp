@@ -2,7 +2,6 @@
 
 #include <cerrno>
 #include <csignal>
-#include <string>
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -92,9 +91,13 @@ bus::result<void> seal(int memory, bool grows) noexcept {
   return {};
 }
 
+std::string path_of(int descriptor) {
+  std::string path = "/proc/self/fd/";
+  return path += std::to_string(descriptor);
+}
+
 bus::result<bus::fd> hand_out(int memory) noexcept {
-  const std::string path = "/proc/self/fd/" + std::to_string(memory);
-  bus::fd opened(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  bus::fd opened(::open(path_of(memory).c_str(), O_RDONLY | O_CLOEXEC));
   if (opened) return opened;
   // Without /proc: a duplicate. The seals forbid writing through it just the same.
   opened = bus::fd(::fcntl(memory, F_DUPFD_CLOEXEC, 0));

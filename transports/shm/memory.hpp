@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <utility>
 
 namespace transports::shared {
@@ -51,6 +52,8 @@ class mapping {
 // Forbids all that would hurt a reader: shrinking, writing by anyone who has no mapping yet, and,
 // unless the memory `grows`, growing.
 [[nodiscard]] bus::result<void> seal(int memory, bool grows) noexcept;
+// Where the kernel shows a descriptor of this process.
+[[nodiscard]] std::string path_of(int descriptor);
 // A read-only descriptor of the same memory, to hand to a peer.
 [[nodiscard]] bus::result<bus::fd> hand_out(int memory) noexcept;
 
