@@ -1,0 +1,10 @@
+#include "transports/standard.hpp"
+
+#include "transports/inproc/inproc.hpp"
+#include "transports/shm/shm.hpp"
+
+namespace transports {
+
+bus::bill_of_transports standard() { return {inproc(), shm()}; }
+
+}  // namespace transports
