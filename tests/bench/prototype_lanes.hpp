@@ -44,6 +44,9 @@ constexpr u32 window = 1024;     // entries of a lane or ring: a power of two, t
 constexpr u32 drain_limit = 256; // entries that a subscriber reads between two looks at the world
 constexpr u32 peers_max = 256;
 
+// Laps begin with 1: fresh memory holds no entry.
+constexpr u32 lap_of(u64 sequence) { return static_cast<u32>(sequence / window) + 1; }
+
 inline void require(bool holds, const char* what) {
   if (holds) return;
   std::fprintf(stderr, "prototype_lanes: %s (%s)\n", what, std::strerror(errno));
@@ -99,9 +102,11 @@ struct frame_layout {
 };
 static_assert(sizeof(frame_layout) == 64);
 
+// There is no shared tail: an entry carries its lap, so that one cache line tells of a message and
+// where it lies. A batch is published by storing its first entry last.
 struct lane_layout {
-  alignas(128) std::atomic<u64> tail;            // pairs with: lane_receiver::drain
-  alignas(128) std::atomic<u64> entries[window]; // offset in units of 64 bytes | credit << 32
+  // offset in units of 64 bytes | credit << 32 | lap << 48; pairs with: lane_receiver::drain
+  alignas(128) std::atomic<u64> entries[window];
 };
 struct answers_layout {
   alignas(128) std::atomic<u64> cursor;            // for `bus info` only
@@ -109,12 +114,11 @@ struct answers_layout {
 };
 struct ring_layout {
   struct entry {
-    std::atomic<u64> offset;
+    std::atomic<u64> offset; // offset in units of 64 bytes | lap << 32
     std::atomic<u64> mask;
   };
-  alignas(128) std::atomic<u64> tail;  // pairs with: ring_receiver::drain
-  std::atomic<u64> floor;              // pairs with: ring_receiver::pin, through fences
-  alignas(128) entry entries[window];  // read as under a seqlock, whose version is `floor`
+  alignas(128) std::atomic<u64> floor; // pairs with: ring_receiver::pin, through fences
+  alignas(128) entry entries[window];  // pairs with: ring_receiver::pin; a seqlock under `floor`
 };
 struct pins_layout {
   alignas(128) std::atomic<u64> cursor; // consumed up to; pairs with: ring_sender::advance
@@ -268,6 +272,7 @@ public:
     ++references_[slot]; // ours, until every peer has been offered it
     for (const u32 p : to.peers) {
       peer& each = peers_[p];
+      if (each.held == window) reclaim(each); // nobody loses before having been asked
       if (each.held == window) {
         ++each.lost;
         continue;
@@ -275,23 +280,27 @@ public:
       const u32 credit = take_credit(each);
       each.slot_of[credit] = slot;
       ++references_[slot];
-      each.lane->entries[each.tail % window].store(ledger.offset(slot) | u64{credit} << 32,
-                                                   memory_order_relaxed);
+      const u64 entry = ledger.offset(slot) | u64{credit} << 32 | u64{lap_of(each.tail)} << 48;
+      if (each.first_entry == 0) {
+        each.first_entry = entry;
+        each.first = each.tail % window;
+        dirty_.push_back(p);
+      } else {
+        each.lane->entries[each.tail % window].store(entry, memory_order_relaxed);
+      }
       ++each.tail;
-      if (!each.dirty) dirty_.push_back(p);
-      each.dirty = true;
     }
     drop_reference(slot);
     if (++pushes_ % 64 == 0) reclaim();
   }
 
   void commit() {
-    for (const u32 p : dirty_) peers_[p].lane->tail.store(peers_[p].tail, memory_order_release);
-    std::atomic_thread_fence(memory_order_seq_cst); // pairs with: wait_bell
     for (const u32 p : dirty_) {
-      peers_[p].dirty = false;
-      bells_.ring(p);
+      peer& each = peers_[p];
+      each.lane->entries[each.first].store(std::exchange(each.first_entry, 0), memory_order_release);
     }
+    std::atomic_thread_fence(memory_order_seq_cst); // pairs with: wait_bell
+    for (const u32 p : dirty_) bells_.ring(p);
     dirty_.clear();
   }
 
@@ -315,8 +324,8 @@ private:
     mapped<lane_layout> lane;
     mapped<const answers_layout> answers;
     u64 tail = 0, lost = 0;
+    u64 first_entry = 0, first = 0; // of the batch under way; stored last
     u32 held = 0, next = 0;
-    bool dirty = false;
     std::array<u64, window / 64> outstanding{}, parity{};
     std::array<u32, window> slot_of{};
   };
@@ -380,25 +389,28 @@ public:
         lane_(shared.lanes[me].map<const lane_layout>(false)),
         answers_(shared.answers[me].map<answers_layout>(true)) {}
 
-  [[nodiscard]] bool readable() const { return lane_->tail.load(memory_order_acquire) != cursor_; }
+  [[nodiscard]] bool readable() const { return is_ours(load()); }
 
   // visit(slot memory) returns whether the sample may go home now.
   template <typename Visit>
   u32 drain(Visit visit) {
-    const u64 tail = lane_->tail.load(memory_order_acquire);
-    require(tail - cursor_ <= window, "a lane longer than itself");
-    const u64 begin = cursor_, end = std::min(tail, cursor_ + drain_limit);
-    for (; cursor_ != end; ++cursor_) {
-      const u64 entry = lane_->entries[cursor_ % window].load(memory_order_relaxed);
+    u32 count = 0;
+    for (u64 entry = load(); count < drain_limit && is_ours(entry); entry = load()) {
+      ++count;
+      ++cursor_;
       if (visit(arena_.at(static_cast<u32>(entry)))) release(static_cast<u32>(entry >> 32) % window);
     }
     flush();
     answers_->cursor.store(cursor_, memory_order_release);
-    return static_cast<u32>(end - begin);
+    return count;
   }
   [[nodiscard]] u64 lost() const { return 0; } // the sender counts
 
 private:
+  [[nodiscard]] u64 load() const {
+    return lane_->entries[cursor_ % window].load(memory_order_acquire);
+  }
+  [[nodiscard]] bool is_ours(u64 entry) const { return entry >> 48 == (lap_of(cursor_) & 0xffff); }
   void release(u32 credit) {
     if (credit / 64 != word_) flush();
     word_ = credit / 64;
@@ -450,15 +462,19 @@ public:
   void push(u32 slot, const route& to) {
     slot_of_[tail_ % window] = slot;
     ring_layout::entry& entry = ring_->entries[tail_ % window];
-    entry.offset.store(ledger.offset(slot), memory_order_relaxed);
+    const u64 word = ledger.offset(slot) | u64{lap_of(tail_)} << 32;
     entry.mask.store(to.mask, memory_order_relaxed);
+    if (tail_ == published_) first_word_ = word;
+    else entry.offset.store(word, memory_order_release);
     ++tail_;
     to_ring_ |= to.mask;
     if (tail_ % 64 == 0) reclaim();
   }
 
   void commit() {
-    ring_->tail.store(tail_, memory_order_release);
+    if (tail_ != published_)
+      ring_->entries[published_ % window].offset.store(first_word_, memory_order_release);
+    published_ = tail_;
     std::atomic_thread_fence(memory_order_seq_cst); // pairs with: wait_bell
     for (u32 p = 0; p < of_.peers; ++p)
       if ((to_ring_ >> p % 64 & 1) != 0) bells_.ring(p);
@@ -536,7 +552,8 @@ private:
   std::array<u32, window> slot_of_{};
   std::vector<std::pair<u64, u32>> deferred_; // below the floor, still pinned by somebody
   std::vector<range> ranges_;
-  u64 tail_ = 0, floor_ = 0, to_ring_ = 0;
+  u64 tail_ = 0, published_ = 0, floor_ = 0, to_ring_ = 0;
+  u64 first_word_ = 0; // of the batch under way; stored last
 };
 
 class ring_receiver {
@@ -546,7 +563,8 @@ public:
         ring_(shared.lanes[0].map<const ring_layout>(false)),
         pins_(shared.answers[me].map<pins_layout>(true)) {}
 
-  [[nodiscard]] bool readable() const { return ring_->tail.load(memory_order_acquire) != cursor_; }
+  // An entry of a later lap means that we were overrun; pin() counts it.
+  [[nodiscard]] bool readable() const { return lap_at(cursor_) - lap_of(cursor_) < u32{1} << 31; }
 
   template <typename Visit>
   u32 drain(Visit visit) {
@@ -564,12 +582,16 @@ public:
   [[nodiscard]] u64 lost() const { return lost_; }
 
 private:
+  [[nodiscard]] u32 lap_at(u64 sequence) const {
+    return static_cast<u32>(ring_->entries[sequence % window].offset.load(memory_order_acquire) >>
+                            32);
+  }
   // Announce, fence, look whether the publisher had already given the range up; copy the entries,
   // look again: below the floor they may have been overwritten while we read.
   [[nodiscard]] u64 pin() {
     for (;;) {
-      const u64 tail = ring_->tail.load(memory_order_acquire);
-      const u64 end = std::min(tail, cursor_ + drain_limit);
+      u64 end = cursor_;
+      while (end != cursor_ + drain_limit && lap_at(end) == lap_of(end)) ++end;
       pins_->from.store(std::min(held_, cursor_), memory_order_relaxed);
       pins_->to.store(end, memory_order_relaxed);
       std::atomic_thread_fence(memory_order_seq_cst); // pairs with: ring_sender::advance
