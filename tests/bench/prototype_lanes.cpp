@@ -1,6 +1,6 @@
 // Lanes or ring, measured: the workloads, interleaved round by round, and the final table.
 //
-// usage: prototype_lanes [--json] [--quick] [--pin] [--rounds N]
+// usage: prototype_lanes [--json] [--quick] [--pin] [--rounds N] [--asymmetric] [--yields N]
 //                        [--only rungs|speed|trip|fan|cost|faults]...
 //
 // All processes are real (fork). Nothing is pinned unless --pin says so. Every delivered message is
@@ -8,23 +8,23 @@
 // pushed to a peer is what it received plus what was counted as lost; a difference aborts.
 #include "tests/bench/prototype_lanes.hpp"
 
-#include <poll.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
+#include "tests/bench/prototype_rungs.hpp"
 
 #include <csignal>
 #include <map>
 #include <set>
 #include <string>
 
-#include "tests/bench/prototype_rungs.hpp"
+#include <poll.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 namespace prototype {
 namespace {
 
 struct settings {
   bool json = false, pin = false;
-  u64 scale = 4; // messages are multiplied by it; --quick makes it 1
+  u64 scale = 4;  // messages are multiplied by it; --quick makes it 1
   u32 rounds = 5;
   std::set<std::string> only;
 };
@@ -55,7 +55,7 @@ void fill(std::byte* slot, u32 payload, u64 sequence, bool last) {
 
 // Reads every word of a sample and holds it against its frame.
 class checker {
-public:
+ public:
   explicit checker(u32 payload) : words_(payload / 8) {}
   bool operator()(const std::byte* slot) {
     const auto* frame = reinterpret_cast<const frame_layout*>(slot);
@@ -72,7 +72,7 @@ public:
   u64 received = 0;
   bool last = false;
 
-private:
+ private:
   u32 words_;
   u64 next_ = 0;
 };
@@ -81,8 +81,8 @@ struct run_options {
   shape of;
   u64 messages = 0;
   u32 batch = 1;
-  bool filtered = false; // every other message is for one peer only
-  u32 spins = 0;         // looks before sleeping; 0 where there are more processes than cores
+  bool filtered = false;  // every other message is for one peer only
+  u32 spins = 0;          // looks before sleeping; 0 where there are more processes than cores
   bool pin = false;
 };
 
@@ -104,7 +104,7 @@ void read_until_last(Receiver& inbox, const wires& shared, u32 me, u32 spins, Vi
   while (!check.last) {
     wait_bell(*bell, spins, [&] { return inbox.readable(); });
     inbox.drain(visit);
-    std::atomic_thread_fence(memory_order_seq_cst); // pairs with: the publisher's wait_bell
+    fence_publisher();  // pairs with: the publisher's wait_bell
     ring_bell(*home);
   }
 }
@@ -114,8 +114,8 @@ void subscribe(const wires& shared, const run_options& run, u32 me, scoreboard& 
   typename Candidate::receiver inbox(shared, run.of, me);
   checker check(run.of.payload);
   ::sem_post(&board.ready);
-  read_until_last(inbox, shared, me, run.spins, [&](const std::byte* at) { return check(at); },
-                  check);
+  read_until_last(
+      inbox, shared, me, run.spins, [&](const std::byte* at) { return check(at); }, check);
   board.received[me] = check.received;
   board.lost[me] = inbox.lost();
 }
@@ -152,8 +152,8 @@ u64 publish(Sender& outbox, const run_options& run, const std::vector<route>& ro
 }
 
 struct throughput {
-  double delivered = 0; // per second, all subscribers together
-  double publisher_ns = 0; // CPU time of the publisher per message
+  double delivered = 0;     // per second, all subscribers together
+  double publisher_ns = 0;  // CPU time of the publisher per message
 };
 
 u64 cpu_ns() {
@@ -283,11 +283,14 @@ using findings = std::map<std::string, u64>;
 // Two subscribers of 64-byte messages: the first is odd, the second healthy.
 template <typename Candidate>
 class pair_of_subscribers {
-public:
+ public:
   // keep(n): whether the odd one keeps its n-th sample for ever. It may also never return.
   pair_of_subscribers(run_options wanted, const std::function<bool(u64)>& keep)
-      : run(std::move(wanted)), shared(Candidate::wire(run.of)), board(new_scoreboard()),
-        routes(routes_to(2)), pushed(2) {
+      : run(std::move(wanted)),
+        shared(Candidate::wire(run.of)),
+        board(new_scoreboard()),
+        routes(routes_to(2)),
+        pushed(2) {
     odd = spawn([&] {
       typename Candidate::receiver inbox(shared, run.of, 0);
       checker check(run.of.payload);
@@ -322,7 +325,8 @@ public:
   std::unique_ptr<typename Candidate::sender> outbox;
 };
 
-constexpr shape two_of_whom_one_gates{.payload = 64, .slots = 2 * window + 64, .peers = 2, .gates = 2};
+constexpr shape two_of_whom_one_gates{
+    .payload = 64, .slots = 2 * window + 64, .peers = 2, .gates = 2};
 
 // The odd one keeps 100 samples and is killed; the publisher learns of it from a pidfd, later.
 template <typename Candidate>
@@ -393,7 +397,7 @@ findings behave_holding(u64 messages) {
   two.outbox->reclaim();
   found["pinned at the end"] = two.outbox->ledger.in_use();
   for (const pid_t child : {two.odd, two.healthy}) {
-    ::kill(child, SIGKILL); // a stalled publisher never sends the last message
+    ::kill(child, SIGKILL);  // a stalled publisher never sends the last message
     ::waitpid(child, nullptr, 0);
   }
   return found;
@@ -402,14 +406,16 @@ findings behave_holding(u64 messages) {
 // ---- the table ----------------------------------------------------------------------------------
 
 class table {
-public:
+ public:
   void add(const std::string& work, const std::string& unit, const std::string& who, double value) {
     const std::string key = work + "|" + unit;
     if (rows_.find(key) == rows_.end()) order_.push_back(key);
     auto& row = rows_[key];
     const auto at = std::find_if(row.begin(), row.end(), [&](auto& e) { return e.who == who; });
-    if (at == row.end()) row.push_back({who, {value}});
-    else at->values.push_back(value);
+    if (at == row.end())
+      row.push_back({who, {value}});
+    else
+      at->values.push_back(value);
   }
   void print(bool json) const {
     for (const std::string& key : order_) {
@@ -420,7 +426,7 @@ public:
     }
   }
 
-private:
+ private:
   struct cell {
     std::string who;
     std::vector<double> values;
@@ -437,10 +443,13 @@ private:
       ratios.push_back(each.values[i] / first.values[i]);
     const auto [least, most] = std::minmax_element(each.values.begin(), each.values.end());
     if (json)
-      std::printf("{\"work\":\"%s\",\"unit\":\"%s\",\"who\":\"%s\",\"median\":%g,\"min\":%g,"
-                  "\"max\":%g,\"ratio\":%.3f,\"rounds\":%zu}\n",
-                  work.c_str(), unit.c_str(), each.who.c_str(), median(each.values), *least, *most,
-                  median(ratios), each.values.size());
+      std::printf(
+          "{\"work\":\"%s\",\"unit\":\"%s\",\"who\":\"%s\",\"median\":%g,\"min\":%g,"
+          "\"max\":%g,\"ratio\":%.3f,\"rounds\":%zu}\n",
+          work.c_str(), unit.c_str(), each.who.c_str(), median(each.values), *least, *most,
+          median(ratios), each.values.size());
+    else if (unit == "count" || unit == "KiB")
+      std::printf("  %-22s %10.0f\n", each.who.c_str(), each.values.front());
     else
       std::printf("  %-22s %10.3f  (%.3f .. %.3f)   x %.2f\n", each.who.c_str(),
                   median(each.values), *least, *most, median(ratios));
@@ -469,10 +478,13 @@ void run_speed(const settings& with, table& results) {
   for (const u32 payload : {64U, 1024U}) {
     for (const u32 batch : {1U, 16U, 64U}) {
       const u64 messages = (payload == 64 ? 500'000 : 150'000) * with.scale;
-      const std::string work = std::to_string(payload) + " B, 1 to 1, batch " +
-                               std::to_string(batch);
-      run_options run{.of = {.payload = payload}, .messages = messages, .batch = batch,
-                      .spins = 2000, .pin = with.pin};
+      const std::string work =
+          std::to_string(payload) + " B, 1 to 1, batch " + std::to_string(batch);
+      run_options run{.of = {.payload = payload},
+                      .messages = messages,
+                      .batch = batch,
+                      .spins = 2000,
+                      .pin = with.pin};
       const auto add = [&](const char* who, double value) {
         results.add(work, "M/s", who, value * 1e-6);
       };
@@ -495,25 +507,32 @@ void run_trip(const settings& with, table& results) {
   add(lanes_name, measure_round_trip<lanes_candidate>(trips, with.pin));
 }
 
-void run_fan(const settings& with, table& results) {
-  for (const bool filtered : {false, true}) {
-    for (const u32 peers : {2U, 4U, 16U}) {
-      for (const u32 batch : {1U, 64U}) {
-        const std::string work = "1 KiB, 1 to " + std::to_string(peers) +
-                                 (filtered ? ", half for one only" : "") + ", batch " +
-                                 std::to_string(batch);
-        const run_options run{.of = {.payload = 1024, .peers = peers},
-                              .messages = 300'000 * with.scale / peers,
-                              .batch = batch, .filtered = filtered};
-        const throughput a = measure_throughput<ring_candidate>(run);
-        const throughput b = measure_throughput<lanes_candidate>(run);
-        results.add(work, "M delivered/s", ring_name, a.delivered * 1e-6);
-        results.add(work, "M delivered/s", lanes_name, b.delivered * 1e-6);
-        results.add(work, "publisher CPU ns/message", ring_name, a.publisher_ns);
-        results.add(work, "publisher CPU ns/message", lanes_name, b.publisher_ns);
-      }
+void run_fan(const settings& with, table& results, const std::string& remark, bool filtered) {
+  for (const u32 peers : {2U, 4U, 16U}) {
+    for (const u32 batch : {1U, 64U}) {
+      const std::string work =
+          "1 KiB, 1 to " + std::to_string(peers) + remark + ", batch " + std::to_string(batch);
+      const run_options run{.of = {.payload = 1024, .peers = peers},
+                            .messages = 300'000 * with.scale / peers,
+                            .batch = batch,
+                            .filtered = filtered};
+      const throughput a = measure_throughput<ring_candidate>(run);
+      const throughput b = measure_throughput<lanes_candidate>(run);
+      results.add(work, "M delivered/s", ring_name, a.delivered * 1e-6);
+      results.add(work, "M delivered/s", lanes_name, b.delivered * 1e-6);
+      results.add(work, "publisher CPU ns/message", ring_name, a.publisher_ns);
+      results.add(work, "publisher CPU ns/message", lanes_name, b.publisher_ns);
     }
   }
+}
+
+void run_fans(const settings& with, table& results) {
+  run_fan(with, results, "", false);
+  run_fan(with, results, ", half for one only", true);
+  if (habit.yields == 0) return;
+  const habits usual = std::exchange(habit, {.asymmetric = habit.asymmetric, .yields = 0});
+  run_fan(with, results, ", asleep at once", false);
+  habit = usual;
 }
 
 void run_cost(const settings& with, table& results) {
@@ -525,8 +544,8 @@ void run_cost(const settings& with, table& results) {
       const u32 times = peers == 200 ? bursts / 5 : bursts;
       costs[peers] = {measure_publish_cost<ring_candidate>(run, times),
                       measure_publish_cost<lanes_candidate>(run, times)};
-      const std::string work = "publish 1 KiB to " + std::to_string(peers) + ", batch " +
-                               std::to_string(batch);
+      const std::string work =
+          "publish 1 KiB to " + std::to_string(peers) + ", batch " + std::to_string(batch);
       results.add(work, "ns/message", ring_name, costs[peers].first);
       results.add(work, "ns/message", lanes_name, costs[peers].second);
     }
@@ -552,28 +571,31 @@ std::size_t pages(std::size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
 
 void add_memory(table& results) {
   for (const u32 peers : {1U, 16U, 200U}) {
-    const std::string work = "memory of the links to " + std::to_string(peers) +
-                             ", arena left out";
-    const std::size_t rings = (peers + 63) / 64; // the mask has 64 bits
+    const std::string work = "memory of the links to " + std::to_string(peers) + ", arena left out";
+    const std::size_t rings = (peers + 63) / 64;  // the mask has 64 bits
     results.add(work, "KiB", ring_name,
                 static_cast<double>(rings * pages(sizeof(ring_layout)) +
-                                    peers * pages(sizeof(pins_layout)) + rings * window * 4) / 1024);
-    results.add(work, "KiB", lanes_name,
-                static_cast<double>(peers * (pages(sizeof(lane_layout)) +
-                                             pages(sizeof(answers_layout)) + lane_sender::private_bytes())) /
+                                    peers * pages(sizeof(pins_layout)) + rings * window * 4) /
                     1024);
+    results.add(
+        work, "KiB", lanes_name,
+        static_cast<double>(peers * (pages(sizeof(lane_layout)) + pages(sizeof(answers_layout)) +
+                                     lane_sender::private_bytes())) /
+            1024);
   }
 }
 
 int run_all(const settings& with) {
   table results;
-  const auto wants = [&](const char* what) { return with.only.empty() || with.only.count(what) != 0; };
+  const auto wants = [&](const char* what) {
+    return with.only.empty() || with.only.count(what) != 0;
+  };
   for (u32 round = 0; round < with.rounds; ++round) {
     std::fprintf(stderr, "round %u of %u\n", round + 1, with.rounds);
     if (wants("rungs")) run_rungs(with, results);
     if (wants("trip")) run_trip(with, results);
     if (wants("speed")) run_speed(with, results);
-    if (wants("fan")) run_fan(with, results);
+    if (wants("fan")) run_fans(with, results);
     if (wants("cost")) run_cost(with, results);
   }
   if (wants("faults")) {
@@ -585,19 +607,33 @@ int run_all(const settings& with) {
   return 0;
 }
 
-} // namespace
-} // namespace prototype
+}  // namespace
+}  // namespace prototype
 
 int main(int argc, char** argv) {
+  const auto number = [](const char* of) {
+    return static_cast<unsigned>(std::max(0, std::atoi(of)));
+  };
+  prototype::register_publisher();
   prototype::settings with;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
-    if (word == "--json") with.json = true;
-    else if (word == "--quick") with.scale = 1;
-    else if (word == "--pin") with.pin = true;
-    else if (word == "--rounds" && i + 1 < argc) with.rounds = static_cast<unsigned>(std::atoi(argv[++i]));
-    else if (word == "--only" && i + 1 < argc) with.only.insert(argv[++i]);
-    else return std::fprintf(stderr, "prototype_lanes: unknown option %s\n", word.c_str()), 2;
+    if (word == "--json")
+      with.json = true;
+    else if (word == "--quick")
+      with.scale = 1;
+    else if (word == "--pin")
+      with.pin = true;
+    else if (word == "--asymmetric")
+      prototype::habit.asymmetric = true;
+    else if (word == "--yields" && i + 1 < argc)
+      prototype::habit.yields = number(argv[++i]);
+    else if (word == "--rounds" && i + 1 < argc)
+      with.rounds = number(argv[++i]);
+    else if (word == "--only" && i + 1 < argc)
+      with.only.insert(argv[++i]);
+    else
+      return std::fprintf(stderr, "prototype_lanes: unknown option %s\n", word.c_str()), 2;
   }
   return prototype::run_all(with);
 }

@@ -1,22 +1,17 @@
-// Lanes or ring: the evidence behind docs/design/0002-lanes-or-ring.md. Depends on nothing but std and
-// Linux, so that it measures the two shapes and not the bus.
+// Lanes or ring: the two candidates of docs/design/0002-lanes-or-ring.md. Depends on nothing but
+// std and Linux, so that what is measured is the two shapes and not the bus.
 //
-// Both candidates move 32-bit slot offsets from one publisher to its local subscribers, all of them
-// real processes. The rest is shared: one arena memfd of [64-byte frame][payload] slots, read-only
-// in subscribers, slots recycled last in first out from a private ledger, one bell per process.
+// Both move 32-bit slot offsets from one publisher to its local subscribers, all of them real
+// processes. The rest is shared: one arena memfd of [64-byte frame][payload] slots, read-only in
+// subscribers, slots recycled last in first out from a private ledger, one bell per process.
 //   ring   one log per publisher that all subscribers follow. An entry is {offset, mask of peers}.
-//          A subscriber announces the range that it reads, {cursor, from, to}, in a page of its own;
-//          the publisher announces `floor`, the oldest entry that it still honours. Store, fence,
-//          load on both sides: either the subscriber sees the new floor or the publisher the pin.
-//   lanes  one queue per peer. An entry is {offset, credit}. Releasing flips the credit's bit in the
-//          subscriber's page; what differs from the publisher's private copy came home.
-// Every word of every payload is written and read; each message proves its sequence and its sum.
+//          A subscriber announces the range that it reads, {cursor, from, to}, in a page of its
+//          own; the publisher announces `floor`, the oldest entry that it still honours. Store,
+//          fence, load on both sides: either the subscriber sees the new floor or the publisher
+//          the pin.
+//   lanes  one queue per peer. An entry is {offset, credit}. Releasing flips the credit's bit in
+//          the subscriber's page; what differs from the publisher's private copy came home.
 #pragma once
-
-#include <fcntl.h>
-#include <semaphore.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -31,6 +26,14 @@
 #include <utility>
 #include <vector>
 
+#include <fcntl.h>
+#include <linux/membarrier.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 namespace prototype {
 
 using u32 = std::uint32_t;
@@ -40,8 +43,8 @@ using std::memory_order_relaxed;
 using std::memory_order_release;
 using std::memory_order_seq_cst;
 
-constexpr u32 window = 1024;     // entries of a lane or ring: a power of two, the same for both
-constexpr u32 drain_limit = 256; // entries that a subscriber reads between two looks at the world
+constexpr u32 window = 1024;      // entries of a lane or ring: a power of two, the same for both
+constexpr u32 drain_limit = 256;  // entries that a subscriber reads between two looks at the world
 constexpr u32 peers_max = 256;
 
 // Laps begin with 1: fresh memory holds no entry.
@@ -70,8 +73,9 @@ using mapped = std::unique_ptr<T, unmap>;
 
 // A memfd. It travels by fork here, by SCM_RIGHTS in the bus; each process maps it for itself.
 class memory {
-public:
-  explicit memory(std::size_t bytes) : fd_(::memfd_create("prototype", MFD_CLOEXEC)), bytes_(bytes) {
+ public:
+  explicit memory(std::size_t bytes)
+      : fd_(::memfd_create("prototype", MFD_CLOEXEC)), bytes_(bytes) {
     require(fd_ >= 0 && ::ftruncate(fd_, static_cast<off_t>(bytes)) == 0, "memfd");
   }
   memory(memory&& other) noexcept : fd_(std::exchange(other.fd_, -1)), bytes_(other.bytes_) {}
@@ -89,7 +93,7 @@ public:
   }
   [[nodiscard]] std::size_t bytes() const { return bytes_; }
 
-private:
+ private:
   int fd_;
   std::size_t bytes_;
 };
@@ -109,25 +113,49 @@ struct lane_layout {
   alignas(128) std::atomic<u64> entries[window];
 };
 struct answers_layout {
-  alignas(128) std::atomic<u64> cursor;            // for `bus info` only
-  alignas(128) std::atomic<u64> bits[window / 64]; // pairs with: lane_sender::reclaim
+  alignas(128) std::atomic<u64> cursor;             // for `bus info` only
+  alignas(128) std::atomic<u64> bits[window / 64];  // pairs with: lane_sender::reclaim
 };
 struct ring_layout {
   struct entry {
-    std::atomic<u64> offset; // offset in units of 64 bytes | lap << 32
+    std::atomic<u64> offset;  // offset in units of 64 bytes | lap << 32
     std::atomic<u64> mask;
   };
-  alignas(128) std::atomic<u64> floor; // pairs with: ring_receiver::pin, through fences
-  alignas(128) entry entries[window];  // pairs with: ring_receiver::pin; a seqlock under `floor`
+  alignas(128) std::atomic<u64> floor;  // pairs with: ring_receiver::pin, through fences
+  alignas(128) entry entries[window];   // pairs with: ring_receiver::pin; a seqlock under `floor`
 };
 struct pins_layout {
-  alignas(128) std::atomic<u64> cursor; // consumed up to; pairs with: ring_sender::advance
-  std::atomic<u64> from, to;            // range that must not be recycled; pairs likewise
+  alignas(128) std::atomic<u64> cursor;  // consumed up to; pairs with: ring_sender::advance
+  std::atomic<u64> from, to;             // range that must not be recycled; pairs likewise
 };
 struct bell_layout {
   alignas(128) std::atomic<u32> asleep;
   sem_t semaphore;
 };
+
+// Who is about to sleep and who has just published must each see the other's store: a full fence on
+// both sides, or, when `asymmetric`, none for the publisher: the sleeper, who has time, fences
+// every process that has registered for it.
+struct habits {
+  bool asymmetric = false;
+  u32 yields = 1;  // times that a process gives way before it sleeps
+};
+inline habits habit;  // set before any fork
+
+inline void register_publisher() {
+  require(::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0,
+          "membarrier");
+}
+inline void fence_publisher() {
+  if (habit.asymmetric)
+    std::atomic_signal_fence(memory_order_seq_cst);
+  else
+    std::atomic_thread_fence(memory_order_seq_cst);
+}
+inline void fence_sleeper() {
+  if (!habit.asymmetric) return std::atomic_thread_fence(memory_order_seq_cst);
+  require(::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0, "membarrier");
+}
 
 // The caller has published and fenced: either we see `asleep`, or the sleeper's second look sees
 // what was published.
@@ -146,11 +174,15 @@ void wait_bell(bell_layout& bell, u32 spins, Ready ready) {
     if (ready()) return;
     pause_cpu();
   }
+  for (u32 i = 0; i < habit.yields; ++i) {
+    if (ready()) return;
+    ::sched_yield();
+  }
   for (;;) {
     bell.asleep.store(1, memory_order_relaxed);
-    std::atomic_thread_fence(memory_order_seq_cst);
+    fence_sleeper();  // pairs with: fence_publisher
     if (ready()) {
-      if (bell.asleep.exchange(0) == 0) wait_semaphore(bell.semaphore); // a post is on its way
+      if (bell.asleep.exchange(0) == 0) wait_semaphore(bell.semaphore);  // a post is on its way
       return;
     }
     wait_semaphore(bell.semaphore);
@@ -164,8 +196,8 @@ struct shape {
   u32 payload = 64;
   u32 slots = window + 64;
   u32 peers = 1;
-  u64 gates = ~u64{0};       // the peers for which the publisher waits; the others lose, counted
-  bool release_each = false; // lanes: one atomic per sample instead of one per word of the bitmap
+  u64 gates = ~u64{0};        // the peers for which the publisher waits; the others lose, counted
+  bool release_each = false;  // lanes: one atomic per sample instead of one per word of the bitmap
   [[nodiscard]] u32 stride() const { return (payload + 64 + 63) / 64 * 64; }
   [[nodiscard]] bool gated(u32 peer) const { return peer >= 64 || (gates >> peer & 1) != 0; }
 };
@@ -194,7 +226,7 @@ struct route {
 
 // The private ledger: which slots are free, hottest last.
 class slots {
-public:
+ public:
   slots(const wires& shared, const shape& of)
       : stride_(of.stride()), count_(of.slots), arena_(shared.arena.map<std::byte>(true)) {
     for (u32 slot = count_; slot-- > 0;) free_.push_back(slot);
@@ -213,37 +245,39 @@ public:
   [[nodiscard]] u32 in_use() const { return count_ - static_cast<u32>(free_.size()); }
   [[nodiscard]] u32 low_water() const { return low_water_; }
 
-private:
+ private:
   u32 stride_, count_, low_water_ = 0;
   mapped<std::byte> arena_;
   std::vector<u32> free_;
 };
 
 class bells {
-public:
+ public:
   explicit bells(const wires& shared) : home_(shared.home.map<bell_layout>(true)) {
     for (const memory& each : shared.bells) of_.push_back(each.map<bell_layout>(true));
   }
   [[nodiscard]] bell_layout& home() { return *home_; }
   void ring(u32 peer) { ring_bell(*of_[peer]); }
 
-private:
+ private:
   mapped<bell_layout> home_;
   std::vector<mapped<bell_layout>> of_;
 };
 
 // What a subscriber knows of the arena: enough to refuse an offset that points outside of it.
 class window_on_arena {
-public:
+ public:
   window_on_arena(const wires& shared, const shape& of)
-      : stride_(of.stride()), bytes_(shared.arena.bytes()), at_(shared.arena.map<std::byte>(false)) {}
+      : stride_(of.stride()),
+        bytes_(shared.arena.bytes()),
+        at_(shared.arena.map<std::byte>(false)) {}
   [[nodiscard]] const std::byte* at(u32 offset) const {
     const std::size_t byte = std::size_t{offset} * 64;
     require(byte + stride_ <= bytes_, "an offset outside the arena");
     return at_.get() + byte;
   }
 
-private:
+ private:
   std::size_t stride_, bytes_;
   mapped<std::byte> at_;
 };
@@ -251,7 +285,7 @@ private:
 // ---- (b) lanes ----------------------------------------------------------------------------------
 
 class lane_sender {
-public:
+ public:
   lane_sender(const wires& shared, const shape& of)
       : of_(of), ledger(shared, of), bells_(shared), references_(of.slots), peers_(of.peers) {
     for (u32 p = 0; p < of.peers; ++p) {
@@ -269,10 +303,10 @@ public:
   [[nodiscard]] bell_layout& before_wait() { return bells_.home(); }
 
   void push(u32 slot, const route& to) {
-    ++references_[slot]; // ours, until every peer has been offered it
+    ++references_[slot];  // ours, until every peer has been offered it
     for (const u32 p : to.peers) {
       peer& each = peers_[p];
-      if (each.held == window) reclaim(each); // nobody loses before having been asked
+      if (each.held == window) reclaim(each);  // nobody loses before having been asked
       if (each.held == window) {
         ++each.lost;
         continue;
@@ -297,9 +331,10 @@ public:
   void commit() {
     for (const u32 p : dirty_) {
       peer& each = peers_[p];
-      each.lane->entries[each.first].store(std::exchange(each.first_entry, 0), memory_order_release);
+      each.lane->entries[each.first].store(std::exchange(each.first_entry, 0),
+                                           memory_order_release);
     }
-    std::atomic_thread_fence(memory_order_seq_cst); // pairs with: wait_bell
+    fence_publisher();  // pairs with: wait_bell
     for (const u32 p : dirty_) bells_.ring(p);
     dirty_.clear();
   }
@@ -319,12 +354,12 @@ public:
     return peers_[p].answers->cursor.load(memory_order_acquire) == peers_[p].tail;
   }
 
-private:
+ private:
   struct peer {
     mapped<lane_layout> lane;
     mapped<const answers_layout> answers;
     u64 tail = 0, lost = 0;
-    u64 first_entry = 0, first = 0; // of the batch under way; stored last
+    u64 first_entry = 0, first = 0;  // of the batch under way; stored last
     u32 held = 0, next = 0;
     std::array<u64, window / 64> outstanding{}, parity{};
     std::array<u32, window> slot_of{};
@@ -371,10 +406,10 @@ private:
 
   shape of_;
 
-public:
+ public:
   slots ledger;
 
-private:
+ private:
   bells bells_;
   std::vector<u32> references_;
   std::vector<peer> peers_;
@@ -383,9 +418,10 @@ private:
 };
 
 class lane_receiver {
-public:
+ public:
   lane_receiver(const wires& shared, const shape& of, u32 me)
-      : each_(of.release_each), arena_(shared, of),
+      : each_(of.release_each),
+        arena_(shared, of),
         lane_(shared.lanes[me].map<const lane_layout>(false)),
         answers_(shared.answers[me].map<answers_layout>(true)) {}
 
@@ -398,15 +434,16 @@ public:
     for (u64 entry = load(); count < drain_limit && is_ours(entry); entry = load()) {
       ++count;
       ++cursor_;
-      if (visit(arena_.at(static_cast<u32>(entry)))) release(static_cast<u32>(entry >> 32) % window);
+      if (visit(arena_.at(static_cast<u32>(entry))))
+        release(static_cast<u32>(entry >> 32) % window);
     }
     flush();
     answers_->cursor.store(cursor_, memory_order_release);
     return count;
   }
-  [[nodiscard]] u64 lost() const { return 0; } // the sender counts
+  [[nodiscard]] u64 lost() const { return 0; }  // the sender counts
 
-private:
+ private:
   [[nodiscard]] u64 load() const {
     return lane_->entries[cursor_ % window].load(memory_order_acquire);
   }
@@ -441,9 +478,12 @@ struct lanes_candidate {
 // ---- (a) one ring -------------------------------------------------------------------------------
 
 class ring_sender {
-public:
+ public:
   ring_sender(const wires& shared, const shape& of)
-      : of_(of), ledger(shared, of), bells_(shared), ring_(shared.lanes[0].map<ring_layout>(true)),
+      : of_(of),
+        ledger(shared, of),
+        bells_(shared),
+        ring_(shared.lanes[0].map<ring_layout>(true)),
         alive_(of.peers, true) {
     for (const memory& each : shared.answers) pins_.push_back(each.map<const pins_layout>(false));
   }
@@ -464,8 +504,10 @@ public:
     ring_layout::entry& entry = ring_->entries[tail_ % window];
     const u64 word = ledger.offset(slot) | u64{lap_of(tail_)} << 32;
     entry.mask.store(to.mask, memory_order_relaxed);
-    if (tail_ == published_) first_word_ = word;
-    else entry.offset.store(word, memory_order_release);
+    if (tail_ == published_)
+      first_word_ = word;
+    else
+      entry.offset.store(word, memory_order_release);
     ++tail_;
     to_ring_ |= to.mask;
     if (tail_ % 64 == 0) reclaim();
@@ -475,7 +517,7 @@ public:
     if (tail_ != published_)
       ring_->entries[published_ % window].offset.store(first_word_, memory_order_release);
     published_ = tail_;
-    std::atomic_thread_fence(memory_order_seq_cst); // pairs with: wait_bell
+    fence_publisher();  // pairs with: wait_bell
     for (u32 p = 0; p < of_.peers; ++p)
       if ((to_ring_ >> p % 64 & 1) != 0) bells_.ring(p);
     to_ring_ = 0;
@@ -490,7 +532,7 @@ public:
         floor = std::min(floor, pins_[p]->cursor.load(memory_order_acquire));
     bool loose = false;
     for (u32 p = 0; p < of_.peers; ++p) loose = loose || (alive_[p] && !of_.gated(p));
-    if (loose) // leave those for whom we do not wait as much of the ring as there is
+    if (loose)  // leave those for whom we do not wait as much of the ring as there is
       floor = std::min(floor, std::max(floor_, tail_ - std::min<u64>(tail_, window - 64)));
     if (floor <= floor_ && deferred_.empty()) return;
     advance(std::max(floor, floor_));
@@ -502,12 +544,12 @@ public:
     const u64 to = pins_[p]->to.load(memory_order_acquire);
     return static_cast<u32>(to > from ? to - from : 0);
   }
-  [[nodiscard]] u64 lost(u32) { return 0; } // only the subscriber can know
+  [[nodiscard]] u64 lost(u32) { return 0; }  // only the subscriber can know
   [[nodiscard]] bool caught_up(u32 p) {
     return pins_[p]->cursor.load(memory_order_acquire) == tail_;
   }
 
-private:
+ private:
   struct range {
     u64 from, to;
   };
@@ -515,7 +557,7 @@ private:
 
   void advance(u64 floor) {
     ring_->floor.store(floor, memory_order_release);
-    std::atomic_thread_fence(memory_order_seq_cst); // pairs with: ring_receiver::pin
+    std::atomic_thread_fence(memory_order_seq_cst);  // pairs with: ring_receiver::pin
     ranges_.clear();
     for (u32 p = 0; p < of_.peers; ++p) {
       if (!alive_[p]) continue;
@@ -534,32 +576,35 @@ private:
     });
     for (; floor_ != floor; ++floor_) {
       const u32 slot = slot_of_[floor_ % window];
-      if (!ranges_.empty() && pinned(floor_)) deferred_.emplace_back(floor_, slot);
-      else ledger.recycle(slot);
+      if (!ranges_.empty() && pinned(floor_))
+        deferred_.emplace_back(floor_, slot);
+      else
+        ledger.recycle(slot);
     }
   }
 
   shape of_;
 
-public:
+ public:
   slots ledger;
 
-private:
+ private:
   bells bells_;
   mapped<ring_layout> ring_;
   std::vector<mapped<const pins_layout>> pins_;
   std::vector<bool> alive_;
   std::array<u32, window> slot_of_{};
-  std::vector<std::pair<u64, u32>> deferred_; // below the floor, still pinned by somebody
+  std::vector<std::pair<u64, u32>> deferred_;  // below the floor, still pinned by somebody
   std::vector<range> ranges_;
   u64 tail_ = 0, published_ = 0, floor_ = 0, to_ring_ = 0;
-  u64 first_word_ = 0; // of the batch under way; stored last
+  u64 first_word_ = 0;  // of the batch under way; stored last
 };
 
 class ring_receiver {
-public:
+ public:
   ring_receiver(const wires& shared, const shape& of, u32 me)
-      : mask_(u64{1} << me % 64), arena_(shared, of),
+      : mask_(u64{1} << me % 64),
+        arena_(shared, of),
         ring_(shared.lanes[0].map<const ring_layout>(false)),
         pins_(shared.answers[me].map<pins_layout>(true)) {}
 
@@ -581,7 +626,7 @@ public:
   }
   [[nodiscard]] u64 lost() const { return lost_; }
 
-private:
+ private:
   [[nodiscard]] u32 lap_at(u64 sequence) const {
     return static_cast<u32>(ring_->entries[sequence % window].offset.load(memory_order_acquire) >>
                             32);
@@ -594,7 +639,7 @@ private:
       while (end != cursor_ + drain_limit && lap_at(end) == lap_of(end)) ++end;
       pins_->from.store(std::min(held_, cursor_), memory_order_relaxed);
       pins_->to.store(end, memory_order_relaxed);
-      std::atomic_thread_fence(memory_order_seq_cst); // pairs with: ring_sender::advance
+      std::atomic_thread_fence(memory_order_seq_cst);  // pairs with: ring_sender::advance
       u64 floor = ring_->floor.load(memory_order_acquire);
       if (floor <= cursor_) {
         for (u64 s = cursor_; s != end; ++s) {
@@ -622,7 +667,9 @@ private:
 struct ring_candidate {
   using sender = ring_sender;
   using receiver = ring_receiver;
-  static wires wire(const shape& of) { return {of, sizeof(ring_layout), sizeof(pins_layout), true}; }
+  static wires wire(const shape& of) {
+    return {of, sizeof(ring_layout), sizeof(pins_layout), true};
+  }
 };
 
-} // namespace prototype
+}  // namespace prototype

@@ -3,6 +3,9 @@
 // The receiving thread is not the main one, and the main one would count a signal that went astray.
 #include "tests/bench/prototype_rungs.hpp"
 
+#include <csignal>
+#include <thread>
+
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -11,9 +14,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-
-#include <csignal>
-#include <thread>
 
 namespace prototype {
 namespace {
@@ -115,7 +115,7 @@ double play_signals(int socket, bool first, u32 rounds, int* peer_out) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGRTMIN);
-  pthread_sigmask(SIG_BLOCK, &set, nullptr); // before anyone may signal: announced by handing over
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);  // before anyone may signal: announced by handing over
   const int fd = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), poller = epoll_on(fd);
   const int own = open_own_thread();
   require(own >= 0, "pidfd_open with PIDFD_THREAD");
@@ -125,8 +125,10 @@ double play_signals(int socket, bool first, u32 rounds, int* peer_out) {
                   [&] { sleep_in_epoll<signalfd_siginfo>(poller, fd); }};
   const double result = play(mine, first, rounds);
   for (const int each : {fd, poller, own}) ::close(each);
-  if (peer_out != nullptr) *peer_out = peer;
-  else ::close(peer);
+  if (peer_out != nullptr)
+    *peer_out = peer;
+  else
+    ::close(peer);
   return result;
 }
 
@@ -153,8 +155,8 @@ rung_result measure_signal(u32 rounds, bool pin) {
   join(child);
   require(astray == 0, "a signal went to the wrong thread");
   require(signal_thread(peer) != 0, "a dead thread took a signal");
-  result.remark = "thread-directed, none astray; to a dead thread: " +
-                  std::string(std::strerror(errno));
+  result.remark =
+      "thread-directed, none astray; to a dead thread: " + std::string(std::strerror(errno));
   for (const int fd : {sockets[0], sockets[1], peer}) ::close(fd);
   return result;
 }
@@ -202,8 +204,8 @@ struct two_lines {
 };
 
 struct bare_ring {
-  alignas(128) std::atomic<u64> tail; // pairs with: the reader's acquire
-  alignas(128) std::atomic<u64> head; // pairs with: the writer's acquire
+  alignas(128) std::atomic<u64> tail;  // pairs with: the reader's acquire
+  alignas(128) std::atomic<u64> head;  // pairs with: the writer's acquire
   alignas(128) u64 words[1];
 };
 
@@ -222,7 +224,7 @@ void read_bare_ring(bare_ring& ring, u32 words, u64 messages) {
   }
 }
 
-} // namespace
+}  // namespace
 
 pid_t spawn(const std::function<void()>& work) {
   std::fflush(nullptr);
@@ -258,9 +260,12 @@ void stay_on(int cpu) {
 
 rung_result measure_rung(rung kind, u32 rounds, bool pin) {
   switch (kind) {
-  case rung::semaphore: return measure_semaphore(rounds, pin);
-  case rung::signal: return measure_signal(rounds, pin);
-  case rung::event: return measure_event(rounds, pin);
+    case rung::semaphore:
+      return measure_semaphore(rounds, pin);
+    case rung::signal:
+      return measure_signal(rounds, pin);
+    case rung::event:
+      return measure_event(rounds, pin);
   }
   return {};
 }
@@ -318,4 +323,4 @@ double measure_bare_ring(u32 payload, u32 batch, u64 messages, bool pin) {
   return static_cast<double>(messages) * 1e9 / static_cast<double>(now_ns() - begin);
 }
 
-} // namespace prototype
+}  // namespace prototype

@@ -2,12 +2,12 @@
 // line costs, what a bare ring does. Each function is one measurement between two processes.
 #pragma once
 
-#include <sys/types.h>
+#include "tests/bench/prototype_lanes.hpp"
 
 #include <functional>
 #include <string>
 
-#include "tests/bench/prototype_lanes.hpp"
+#include <sys/types.h>
 
 namespace prototype {
 
@@ -20,12 +20,12 @@ void stay_on(int cpu);
 
 enum class rung { semaphore, signal, event };
 struct rung_result {
-  double round_trip_us = 0; // median
-  std::string remark;       // why the rung cannot be climbed here, or what was shown beside
+  double round_trip_us = 0;  // median
+  std::string remark;        // why the rung cannot be climbed here, or what was shown beside
 };
 rung_result measure_rung(rung kind, u32 rounds, bool pin);
 double measure_cache_line_us(u32 rounds, bool pin);
 // Messages per second through a bare single-producer single-consumer ring, published by the batch.
 double measure_bare_ring(u32 payload, u32 batch, u64 messages, bool pin);
 
-} // namespace prototype
+}  // namespace prototype
