@@ -436,23 +436,27 @@ class table {
     return of[of.size() / 2];
   }
   // The ratio is the median of the rounds' ratios to the first row: drift of the host cancels out.
+  // There is none to a row that counts nothing.
   static void print(bool json, const std::string& work, const std::string& unit, const cell& each,
                     const cell& first) {
     std::vector<double> ratios;
     for (std::size_t i = 0; i < each.values.size(); ++i)
-      ratios.push_back(each.values[i] / first.values[i]);
+      if (first.values[i] > 0) ratios.push_back(each.values[i] / first.values[i]);
+    char ratio[32] = "null";
+    if (ratios.size() == each.values.size())
+      std::snprintf(ratio, sizeof(ratio), "%.3f", median(ratios));
     const auto [least, most] = std::minmax_element(each.values.begin(), each.values.end());
     if (json)
       std::printf(
           "{\"work\":\"%s\",\"unit\":\"%s\",\"who\":\"%s\",\"median\":%g,\"min\":%g,"
-          "\"max\":%g,\"ratio\":%.3f,\"rounds\":%zu}\n",
-          work.c_str(), unit.c_str(), each.who.c_str(), median(each.values), *least, *most,
-          median(ratios), each.values.size());
+          "\"max\":%g,\"ratio\":%s,\"rounds\":%zu}\n",
+          work.c_str(), unit.c_str(), each.who.c_str(), median(each.values), *least, *most, ratio,
+          each.values.size());
     else if (unit == "count" || unit == "KiB")
       std::printf("  %-22s %10.0f\n", each.who.c_str(), each.values.front());
     else
-      std::printf("  %-22s %10.3f  (%.3f .. %.3f)   x %.2f\n", each.who.c_str(),
-                  median(each.values), *least, *most, median(ratios));
+      std::printf("  %-22s %10.3f  (%.3f .. %.3f)   x %s\n", each.who.c_str(), median(each.values),
+                  *least, *most, ratio);
   }
   std::vector<std::string> order_;
   std::map<std::string, std::vector<cell>> rows_;
