@@ -141,6 +141,8 @@ void peer_outbox::hang_up(int linger_ms) noexcept {
 }
 
 void peer_outbox::say_goodbye() noexcept {
+  // libzmq would linger for a connection that has ended, too.
+  read_events();
   if (state_ == bus::link_state::open) {
     // In order behind the data: the receiver has everything when it hears this.
     static_cast<void>(dealer_.send(bytes_of(make<bye_layout>(word::bye))));

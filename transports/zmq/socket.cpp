@@ -150,6 +150,9 @@ bus::result<monitor> monitor::make(const context& within, socket& watched, int e
   }
   monitor made;
   made.events_ = std::move(*reader);
+  // libzmq makes the descriptor readable only for a reader that has once found nothing.
+  message nothing;
+  BUS_CHECK(!made.events_.receive(nothing));
   return made;
 }
 
