@@ -1,13 +1,15 @@
-# One target per room, made by one small function whose DEPS *are* the layering (docs/design, and the
-# table in architecture): a room can only include what its DEPS hand it, and tests/tidy checks the
-# same edges in the sources.
+# One target per room, made by one small function whose DEPS *are* the layering (docs/design, and
+# the table in tests/tidy/tidy.py): a room can only include what its DEPS hand it, and the test
+# `tidy` checks the same edges in the sources and in these calls.
 
 set(OMNIBUS_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wnon-virtual-dtor
     -Wold-style-cast -Wcast-align -Woverloaded-virtual)
 
-# bus_room(<target> [SOURCES ...] [DEPS project targets] [LIBS external targets])
+# bus_room(<target> [SOURCES ...] [DEPS project targets] [LIBS external targets] [NO_INSTALL])
+# A static library; without SOURCES, headers only. Rooms of bus, transports and schemas belong to
+# the installed package unless they say NO_INSTALL.
 function(bus_room target)
-  cmake_parse_arguments(ROOM "" "" "SOURCES;DEPS;LIBS" ${ARGN})
+  cmake_parse_arguments(ROOM "NO_INSTALL" "" "SOURCES;DEPS;LIBS" ${ARGN})
   if(ROOM_SOURCES)
     add_library(${target} STATIC ${ROOM_SOURCES})
     set(scope PUBLIC)
@@ -20,22 +22,28 @@ function(bus_room target)
   target_compile_features(${target} ${scope} cxx_std_20)
   target_include_directories(${target} ${scope}
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
-    $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}>
-    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+    $<INSTALL_INTERFACE:${OMNIBUS_INSTALL_INCLUDEDIR}>)
   target_link_libraries(${target} ${scope} ${ROOM_DEPS} ${ROOM_LIBS})
-  set_property(GLOBAL APPEND PROPERTY OMNIBUS_ROOMS ${target})
+  if(NOT ROOM_NO_INSTALL)
+    bus_install_room(${target})
+  endif()
 endfunction()
 
-# bus_program(<target> SOURCES ... [DEPS ...] [LIBS ...] [OUTPUT name])
+# bus_program(<target> SOURCES ... [DEPS ...] [LIBS ...] [OUTPUT name] [INSTALL])
+# Lands in bin/ of the build folder; INSTALL makes it a part of the package.
 function(bus_program target)
-  cmake_parse_arguments(PROGRAM "" "OUTPUT" "SOURCES;DEPS;LIBS" ${ARGN})
+  cmake_parse_arguments(PROGRAM "INSTALL" "OUTPUT" "SOURCES;DEPS;LIBS" ${ARGN})
   add_executable(${target} ${PROGRAM_SOURCES})
   target_compile_options(${target} PRIVATE ${OMNIBUS_WARNINGS})
   target_compile_features(${target} PRIVATE cxx_std_20)
-  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${target} PRIVATE ${PROGRAM_DEPS} ${PROGRAM_LIBS})
+  set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
   if(PROGRAM_OUTPUT)
     set_target_properties(${target} PROPERTIES OUTPUT_NAME ${PROGRAM_OUTPUT})
+  endif()
+  if(PROGRAM_INSTALL)
+    install(TARGETS ${target} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   endif()
 endfunction()
 
