@@ -2,9 +2,10 @@
 
 #include "transports/inproc/inproc.hpp"
 #include "transports/shm/shm.hpp"
+#include "transports/zmq/zmq.hpp"
 
 namespace transports {
 
-bus::bill_of_transports standard() { return {inproc(), shm()}; }
+bus::bill_of_transports standard() { return {inproc(), shm(), zmq()}; }
 
 }  // namespace transports
