@@ -13,6 +13,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -310,6 +311,48 @@ TEST_CASE("hundreds of silent connections keep nobody out") {
   bus::outbox& way = stage.link(honest, victim);
   contract::send_all(stage.all(), way, honest.make_many(1, 1, 100));
   REQUIRE(stage.pump_until([&] { return victim.heard.accepted == 1; }));
+}
+
+TEST_CASE("without descriptors newcomers wait or are refused, none leaks, and later all is well") {
+  world stage;
+  party& victim = stage.add();
+  static_cast<void>(victim.step());
+  // Says how each attempt ended: 1 open, 2 gone. The last one is to open.
+  child sender([&](channel& parent) {
+    for (int attempt = 0; attempt < 3; ++attempt) {
+      const std::uint64_t go = parent.hear();
+      const auto self = stage.make();
+      bus::outbox& way = self->connect(victim.id, victim.where());
+      parent.say(go);
+      must(pump_until({self.get()}, [&] { return way.state() != bus::link_state::opening; }), "?");
+      parent.say(way.state() == bus::link_state::open ? 1 : 2);
+    }
+  });
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const std::size_t open_before = open_descriptors();
+  const auto attempt = [&](rlim_t spare, bool lift) {
+    const bus::fd lowest(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    rlimit tight = before;
+    tight.rlim_cur = static_cast<rlim_t>(lowest.get()) + 1 + spare;
+    sender.pipe().say(1);
+    static_cast<void>(sender.pipe().hear());
+    must(::setrlimit(RLIMIT_NOFILE, &tight) == 0, "setrlimit");
+    for (int i = 0; i < 3; ++i) static_cast<void>(victim.step());
+    if (lift) must(::setrlimit(RLIMIT_NOFILE, &before) == 0, "setrlimit");
+    const bool answered =
+        stage.pump_until([&] { return sender.pipe().has_news(); }, {.look_every = 5ms});
+    must(::setrlimit(RLIMIT_NOFILE, &before) == 0, "setrlimit");
+    must(answered, "no answer");
+    return sender.pipe().hear();
+  };
+  // One to accept with, too few for what the hello brings.
+  REQUIRE(attempt(2, false) == 2);
+  REQUIRE(stage.pump_until([&] { return open_descriptors() == open_before; }, {.look_every = 5ms}));
+  // Not even one: it waits, and is let in when there are some again.
+  REQUIRE(attempt(0, true) == 1);
+  REQUIRE(attempt(100, true) == 1);
+  REQUIRE(sender.wait() == 0);
 }
 
 TEST_CASE("a subscriber can change no payload, whatever it tries") {
