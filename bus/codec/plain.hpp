@@ -29,6 +29,8 @@ template <class Char, class Traits>
 inline constexpr bool is_view<std::basic_string_view<Char, Traits>> = true;
 template <class T, std::size_t extent>
 inline constexpr bool is_view<std::span<T, extent>> = true;
+template <class Message>
+inline constexpr bool is_view<attached<Message>> = true;
 
 // "image" out of "... pretty_name() [with T = image; ...]" (gcc) or "... [T = image]" (clang).
 template <class T>

@@ -25,7 +25,7 @@ struct type_info {
   std::uint64_t hash = 0;  // see schema.hpp and plain.hpp; 0 for raw, and for nothing else
   // protobuf and attached: a serialised FileDescriptorSet, each file after its imports;
   // plain: "name size align"; raw: empty.
-  std::string schema;
+  std::string schema = {};
 
   bool operator==(const type_info&) const = default;
 };

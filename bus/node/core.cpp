@@ -1,0 +1,388 @@
+#include "bus/node/core.hpp"
+
+#include "bus/node/error.hpp"
+#include "bus/topic/name.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <fstream>
+#include <string_view>
+
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+namespace bus {
+namespace {
+
+// What epoll says about a descriptor: the number of its transport, or one of these.
+constexpr std::uint32_t from_rendezvous = 1000;
+constexpr std::uint32_t from_timer = 1001;
+
+// A goodbye waits this long for peers that are behind.
+constexpr std::chrono::seconds linger{1};
+// How many turns or publications pass between two looks at what need not be looked at each time.
+constexpr std::uint32_t now_and_then = 64;
+// Samples taken per turn when nobody says otherwise.
+constexpr std::size_t usual_budget = 256;
+
+std::vector<std::string> words_of(const char* variable) {
+  std::vector<std::string> words;
+  const char* const text = std::getenv(variable);
+  if (!text) return words;
+  std::string_view rest = text;
+  while (!rest.empty()) {
+    const auto comma = rest.find(',');
+    if (comma != 0) words.emplace_back(rest.substr(0, comma));
+    rest = comma == std::string_view::npos ? std::string_view{} : rest.substr(comma + 1);
+  }
+  return words;
+}
+
+std::string process_name() {
+  std::ifstream comm("/proc/self/comm");
+  std::string name;
+  std::getline(comm, name);
+  return name.empty() ? "node" : name;
+}
+
+node_options completed(node_options options) {
+  if (options.name.empty()) options.name = process_name();
+  if (options.directory.empty()) options.directory = default_directory();
+  if (options.listen.empty()) options.listen = words_of("OMNIBUS_LISTEN");
+  if (options.peers.empty()) options.peers = words_of("OMNIBUS_PEERS");
+  const char* const insecure = std::getenv("OMNIBUS_INSECURE");
+  options.insecure = options.insecure || (insecure && std::string_view(insecure) == "1");
+  return options;
+}
+
+template <class T>
+T must(result<T> made, const std::string& what) {
+  if (made) return std::move(*made);
+  throw error(made.error(), what + ": " + made.error().message());
+}
+
+}  // namespace
+
+core::core(node_options options) : options_(completed(std::move(options))), id_(node_id::random()) {
+  if (options_.transports.empty()) {
+    throw error(errc::unsupported, "node '" + options_.name +
+                                       "' has no transports: pass transports::standard() in "
+                                       "node_options::transports");
+  }
+  bell_ =
+      must(bell::make(), "cannot make the node's bell; raise the limit of open files (ulimit -n)");
+  watch_ = fd(::epoll_create1(EPOLL_CLOEXEC));
+  timer_ = fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!watch_ || !timer_) {
+    throw error(last_system_error(),
+                "no descriptors left for the node: raise the limit of open files (ulimit -n)");
+  }
+  open_directory();
+  reception_ = std::make_unique<reception>(
+      *ledger_,
+      reception::surroundings{
+          .introduced = [this](const wire::Introduce& words) { introduced(words); },
+          .schema_seen =
+              [this](const wire::Attach& words) {
+                if (hash64(words.schema()) == 0) return;
+                static_cast<void>(rendezvous_->write_schema(words.type().hash(), words.schema()));
+              },
+          .departed =
+              [this](node_id peer) {
+                suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
+              }});
+  open_transports();
+  card_.set_version(card_version);
+  card_.set_node(id_.value);
+  card_.set_name(options_.name);
+  card_.set_born_ns(wall_ns());
+  card_.set_pid(static_cast<std::uint32_t>(::getpid()));
+  for (const auto& one : transports_) {
+    if (std::string where = one->where(); !where.empty()) card_.add_addresses(std::move(where));
+  }
+  card_.set_revision(1);
+  if (auto written = rendezvous_->write_card(card_); !written) {
+    rendezvous_->remove(id_);
+    throw error(written.error(), "cannot write the node's card in " + rendezvous_->path() + ": " +
+                                     written.error().message() +
+                                     "; free some space or set OMNIBUS_DIR to another directory");
+  }
+  watch(rendezvous_->wait_handle(), from_rendezvous);
+  watch(timer_.get(), from_timer);
+  on_cards(rendezvous_->changes());
+  call_peers();
+  if (!options_.context) post_sentry();
+  flush_files();
+}
+
+core::~core() {
+  leaving_ = true;
+  while (!publications_.empty()) retire(*publications_.begin()->second);
+  const deadline until = deadline::after(linger);
+  const auto drained = [this] {
+    tend();
+    return std::all_of(links_.begin(), links_.end(),
+                       [](const auto& entry) { return entry.second->drained(); });
+  };
+  try {
+    drive(until, usual_budget, drained);
+  } catch (...) {
+    // A callback threw while we were leaving: there is nobody left to tell.
+  }
+  sentry_.reset();
+  rendezvous_->remove(id_);
+  links_.clear();
+  calls_.clear();
+  transports_.clear();
+}
+
+void core::open_directory() {
+  const std::string& path = options_.directory;
+  auto opened = rendezvous::open(path);
+  if (!opened) {
+    throw error(opened.error(), "cannot use the bus directory " + path + ": " +
+                                    opened.error().message() +
+                                    "; set OMNIBUS_DIR to a directory of your own, mode 0700");
+  }
+  rendezvous_ = std::make_unique<rendezvous>(std::move(*opened));
+  auto ledger = ledger_file::create(rendezvous_->directory(), id_);
+  if (!ledger) {
+    throw error(ledger.error(), "cannot create the node's ledger in " + path + ": " +
+                                    ledger.error().message() +
+                                    "; free some space or set OMNIBUS_DIR to another directory");
+  }
+  ledger_ = std::move(*ledger);
+}
+
+void core::open_transports() {
+  transport_setup setup;
+  setup.id = id_;
+  setup.doorbell = bell_.get();
+  setup.directory = options_.directory;
+  setup.memory_bytes_max = options_.memory_bytes_max;
+  setup.link_depth = options_.link_depth;
+  setup.listen = options_.listen;
+  setup.insecure = options_.insecure;
+  for (const transport_maker& maker : options_.transports) {
+    auto made = maker.make(setup);
+    if (!made) {
+      complain("transport " + maker.scheme + " is not available: " + made.error().message());
+      continue;
+    }
+    const int handle = (*made)->arrivals().wait_handle();
+    if (handle >= 0) watch(handle, static_cast<std::uint32_t>(transports_.size()));
+    traits_.push_back((*made)->about());
+    transports_.push_back(std::move(*made));
+  }
+  if (!transports_.empty()) return;
+  rendezvous_->remove(id_);
+  throw error(errc::unsupported, "node '" + options_.name + "' has no working transport: " +
+                                     (troubles_.empty() ? "none was given" : troubles_.front()));
+}
+
+void core::watch(int descriptor, std::uint32_t what) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u32 = what;
+  if (::epoll_ctl(watch_.get(), EPOLL_CTL_ADD, descriptor, &event) != 0) {
+    throw error(last_system_error(), "cannot watch the node's descriptors");
+  }
+}
+
+void core::post_sentry() {
+  if (!sentry_)
+    sentry_ = must(sentry::post(watch_.get(), *bell_), "cannot start the sentry thread");
+}
+
+void core::adopt(asio::io_context& context) noexcept {
+  options_.context = &context;
+  sentry_.reset();
+}
+
+result<loan> core::lend(publication& source, std::uint64_t bytes) noexcept {
+  transport& lender = source.lender ? *source.lender : *transports_.front();
+  auto lent = lender.lend(bytes);
+  if (!lent) source.row->add(column::refused, 1);
+  return lent;
+}
+
+void core::publish_to_nobody(publication& source, std::uint64_t bytes) noexcept {
+  source.row->set(column::published, ++source.head.sequence);
+  source.row->add(column::sent_bytes, bytes);
+}
+
+frame core::next_frame(const publication& source, std::uint16_t flags) noexcept {
+  frame head = source.head;
+  ++head.sequence;
+  head.flags = flags;
+  head.sent_ns = wall_ns();
+  return head;
+}
+
+published core::send(publication& source, const sample& sealed) noexcept {
+  source.head.sequence = sealed.head().sequence;
+  published outcome{
+      .links = static_cast<std::uint32_t>(source.routes.size()), .taken = 0, .error = {}};
+  for (peer_link* const link : source.routes) {
+    outcome.taken += link->offer(source, sealed) ? 1 : 0;
+  }
+  ledger_row& row = *source.row;
+  row.set(column::published, source.head.sequence);
+  row.add(column::offered, outcome.links);
+  row.add(column::taken, outcome.taken);
+  row.add(column::sent_bytes, sealed.head().bytes);
+  if (outcome.taken != outcome.links) {
+    row.add(column::full, outcome.links - outcome.taken);
+    restless_ = true;
+  }
+  return outcome;
+}
+
+bool core::has_room(const publication& source) noexcept {
+  return std::all_of(source.routes.begin(), source.routes.end(),
+                     [](peer_link* link) { return link->has_room(); });
+}
+
+bool core::wait_room(publication& source, deadline until) {
+  return drive(until, usual_budget, [&] {
+    const bool much = std::all_of(source.routes.begin(), source.routes.end(),
+                                  [](peer_link* link) { return link->has_much_room(); });
+    restless_ = restless_ || !much;
+    return much;
+  });
+}
+
+void core::in_passing() noexcept {
+  const bool called = sentry_ && sentry_->calls();
+  if (!called && ++turns_ % now_and_then != 0) return;
+  if (in_pump_) return;
+  try {
+    if (called) {
+      attend();
+    } else if (restless_) {
+      tend();
+    }
+    keep_books();
+  } catch (...) {
+    complain("out of memory while looking after the bus");
+  }
+}
+
+std::size_t core::pump(std::size_t budget) {
+  if (in_pump_) return 0;
+  in_pump_ = true;
+  std::size_t came = 0;
+  const bool rarely = ++turns_ % now_and_then == 0;
+  for (std::size_t i = 0; i < transports_.size() && came < budget; ++i) {
+    // What lies beyond this machine calls by its descriptor; between calls it is looked at rarely,
+    // since asking a network library costs more than asking shared memory.
+    if (traits_[i].reach == reach::network && !rarely) continue;
+    came += transports_[i]->arrivals().poll(budget - came, *reception_);
+  }
+  in_pump_ = false;
+  if (sentry_ && sentry_->calls()) {
+    attend();
+    ++came;
+  } else if (restless_ && (rarely || came == 0)) {
+    tend();
+  }
+  if (rarely) keep_books();
+  if (auto trouble = reception_->trouble()) std::rethrow_exception(trouble);
+  return came;
+}
+
+void core::attend() {
+  if (in_pump_) return;
+  in_pump_ = true;
+  if (sentry_) sentry_->heard();
+  std::array<epoll_event, 16> ready;
+  const int count = ::epoll_wait(watch_.get(), ready.data(), static_cast<int>(ready.size()), 0);
+  for (int i = 0; i < count; ++i) {
+    const std::uint32_t what = ready[static_cast<std::size_t>(i)].data.u32;
+    if (what == from_rendezvous) {
+      on_cards(rendezvous_->changes());
+    } else if (what == from_timer) {
+      std::uint64_t ticks = 0;
+      static_cast<void>(!::read(timer_.get(), &ticks, sizeof ticks));
+    } else {
+      inbox& arrivals = transports_[what]->arrivals();
+      arrivals.attend(*reception_);
+      static_cast<void>(arrivals.poll(usual_budget, *reception_));
+    }
+  }
+  in_pump_ = false;
+  tend();
+  keep_books();
+}
+
+bool core::arm_inboxes() {
+  if (restless_) {
+    for (auto& [peer, link] : links_) {
+      if (link->restless() && !link->arm()) return false;
+    }
+    for (auto& [address, link] : calls_) {
+      if (link->restless() && !link->arm()) return false;
+    }
+  }
+  for (std::size_t i = 0; i < transports_.size(); ++i) {
+    if (!transports_[i]->arrivals().arm()) return false;
+  }
+  return true;
+}
+
+void core::disarm() noexcept {
+  for (const auto& one : transports_) one->arrivals().disarm();
+}
+
+void core::sleep(deadline until) {
+  post_sentry();
+  keep_books();
+  bell_->arm_semaphore();
+  if (arm_inboxes() && !sentry_->calls()) {
+    static_cast<void>(bell_->wait(until));
+  } else {
+    bell_->disarm();
+  }
+  disarm();
+  if (restless_) tend();
+}
+
+bool core::arm_for_descriptors() {
+  keep_books();
+  bell_->arm_descriptors();
+  if (arm_inboxes()) return true;
+  bell_->disarm();
+  disarm();
+  if (restless_) tend();
+  return false;
+}
+
+void core::keep_books() {
+  const std::int64_t now = steady_ns();
+  for (auto& [peer, link] : links_) link->keep_books(now);
+}
+
+void core::set_timer() {
+  std::int64_t next = INT64_MAX;
+  for (const auto& [peer, link] : links_) next = std::min(next, link->wake_at_ns());
+  for (const auto& [address, link] : calls_) next = std::min(next, link->wake_at_ns());
+  for (const auto& [peer, one] : suspects_) next = std::min(next, one.look_at_ns);
+  if (card_dirty_ || links_dirty_) next = std::min(next, written_ns_ + 20'000'000);
+  itimerspec when{};
+  if (next != INT64_MAX) {
+    // Zero would switch the timer off; a time that has passed fires at once.
+    next = std::max<std::int64_t>(next, 1);
+    when.it_value = {next / 1'000'000'000, next % 1'000'000'000};
+  }
+  ::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr);
+}
+
+void core::complain(std::string trouble) {
+  constexpr std::size_t troubles_max = 32;
+  if (troubles_.size() < troubles_max) troubles_.push_back(std::move(trouble));
+  links_dirty_ = true;
+}
+
+}  // namespace bus

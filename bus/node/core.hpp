@@ -1,0 +1,205 @@
+// The node behind bus::node: it owns the transports, the links to peers, the rendezvous and the
+// books, and turns the wheel. Everything here happens on one thread, the one that calls; the only
+// other thread is the sentry, which touches nothing.
+//
+// One turn of the wheel is pump(): take what has arrived, and, if a descriptor called, attend() to
+// newcomers, cards and timers. Who turns it: a blocking take() or run() on the caller's thread,
+// publish() in passing, or an event loop (loop.hpp).
+#pragma once
+
+#include "bus/base/clock.hpp"
+#include "bus/codec/type.hpp"
+#include "bus/node/ledger_file.hpp"
+#include "bus/node/peer_link.hpp"
+#include "bus/node/publication.hpp"
+#include "bus/node/qos.hpp"
+#include "bus/node/reception.hpp"
+#include "bus/node/rendezvous.hpp"
+#include "bus/node/sentry.hpp"
+#include "bus/node/subscription.hpp"
+#include "bus/route/directory.hpp"
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace bus {
+
+// What became of one publish call.
+struct published {
+  std::uint32_t links = 0;  // links that carry this publisher now
+  std::uint32_t taken = 0;  // of them, how many took the sample
+  std::error_code error;    // set when it could not be sent at all: no_memory, too_big, bad_message
+
+  // Nobody was refused. True also when nobody listens.
+  [[nodiscard]] explicit operator bool() const noexcept { return !error && taken == links; }
+};
+
+class core {
+ public:
+  // Throws bus::error when the node cannot be: no directory, no descriptors, no space.
+  explicit core(node_options options);
+  // Says goodbye: waits up to a second for peers that are behind, then leaves.
+  ~core();
+  core(const core&) = delete;
+  core& operator=(const core&) = delete;
+
+  [[nodiscard]] node_id id() const noexcept { return id_; }
+  [[nodiscard]] const node_options& options() const noexcept { return options_; }
+  [[nodiscard]] rendezvous& meeting_place() noexcept { return *rendezvous_; }
+
+  // Both throw bus::error for a bad name or pattern. The returned objects live until retire().
+  publication& advertise(const std::string& topic, const type_info& type);
+  void retire(publication& source);
+  std::shared_ptr<subscription> subscribe(const std::string& pattern, const type_info* type,
+                                          subscription_options options,
+                                          std::function<void(sample&&)> callback);
+  void retire(const std::shared_ptr<subscription>& one);
+
+  // Memory for a message of `source`, where its subscribers read it. Errors: too_big, no_memory.
+  [[nodiscard]] result<loan> lend(publication& source, std::uint64_t bytes) noexcept;
+  // The frame of the next sample, complete but for `bytes`. The number is used up by send() only.
+  [[nodiscard]] static frame next_frame(const publication& source, std::uint16_t flags) noexcept;
+  // Offers a sample sealed with next_frame() to every link, and counts it.
+  published send(publication& source, const sample& sealed) noexcept;
+  // Counts a sample that nobody listens to. Requires: source.routes.empty().
+  void publish_to_nobody(publication& source, std::uint64_t bytes) noexcept;
+  // Whether every link has a place for the next sample; cheap.
+  [[nodiscard]] static bool has_room(const publication& source) noexcept;
+  // Waits until every link has much room, or the deadline; returns whether it has.
+  bool wait_room(publication& source, deadline until);
+  // Looks after the control plane if it called; cheap when it did not.
+  void in_passing() noexcept;
+
+  // One turn; takes at most `budget` samples; returns how many.
+  std::size_t pump(std::size_t budget);
+  // Turns until done() or the deadline; sleeps between by the node's policy. Returns done().
+  // Rethrows what a callback threw.
+  template <class Done>
+  bool drive(deadline until, std::size_t budget, Done&& done);
+  // Sleeps until something may have come, at most until `until`. For drive().
+  void sleep(deadline until);
+
+  [[nodiscard]] std::size_t confirmed(const publication& source) const;
+  [[nodiscard]] std::size_t sources(const subscription& one) const;
+
+  // --- for the event loop (loop.hpp)
+  // From now on an event loop turns the node, and the sentry is not needed.
+  void adopt(asio::io_context& context) noexcept;
+  [[nodiscard]] bell& doorbell() noexcept { return *bell_; }
+  [[nodiscard]] int control_handle() const noexcept { return watch_.get(); }
+  // Arms everything for a sleep on descriptors; false: something is here, turn again.
+  [[nodiscard]] bool arm_for_descriptors();
+  void disarm() noexcept;
+  // The descriptor of control_handle() is readable.
+  void attend();
+
+ private:
+  void open_directory();
+  void open_transports();
+  void watch(int descriptor, std::uint32_t what);
+  void post_sentry();
+  [[nodiscard]] bool arm_inboxes();
+
+  void on_cards(std::vector<card_change> changes);
+  void learn(const wire::Card& card, directory::origin from);
+  void forget(node_id id, directory::origin from);
+  void rematch(node_id peer);
+  void rematch(publication& source);
+  void want(publication& source, node_id peer);
+  [[nodiscard]] std::unique_ptr<peer_link> make_link(node_id peer);
+  peer_link& link_to(node_id peer);
+  void drop_link(node_id peer);
+  void note_mismatch(const publication& source, node_id peer, const wire::Interest& interest);
+
+  void call_peers();
+  void introduced(const wire::Introduce& words);
+  [[nodiscard]] wire::Introduce introduction() const;
+  void introduce_everywhere();
+
+  void tend();
+  void check_suspects(std::int64_t now);
+  void keep_books();
+  void set_timer();
+  void card_changed();
+  void flush_files();
+  void fill_links(wire::Links& links) const;
+  void complain(std::string trouble);
+
+  node_options options_;
+  node_id id_;
+  std::unique_ptr<bell> bell_;
+  fd watch_;  // epoll: transports, inotify, timer
+  fd timer_;
+  std::unique_ptr<rendezvous> rendezvous_;
+  std::unique_ptr<ledger_file> ledger_;
+  std::vector<std::unique_ptr<transport>> transports_;
+  std::vector<traits> traits_;
+  std::unique_ptr<reception> reception_;
+  std::unique_ptr<sentry> sentry_;
+  directory directory_;
+  wire::Card card_;
+
+  std::map<std::uint32_t, std::unique_ptr<publication>> publications_;
+  std::unordered_multimap<std::string, publication*> by_topic_;
+  std::map<std::uint32_t, std::shared_ptr<subscription>> subscriptions_;
+  std::uint32_t last_number_ = 0;
+  std::unordered_map<node_id, std::unique_ptr<peer_link>> links_;
+  std::vector<std::pair<std::string, std::unique_ptr<peer_link>>> calls_;  // to $OMNIBUS_PEERS
+  std::map<std::pair<std::uint32_t, node_id>, std::pair<std::uint32_t, std::string>> mismatches_;
+
+  struct suspect {
+    std::int64_t look_at_ns;
+    std::int64_t pause_ns;
+  };
+  std::unordered_map<node_id, suspect> suspects_;
+  std::vector<std::string> troubles_;
+  bool restless_ = false;
+  bool in_pump_ = false;
+  bool card_dirty_ = false;
+  bool links_dirty_ = false;
+  bool leaving_ = false;
+  unsigned writes_ = 0;
+  std::int64_t written_ns_ = 0;
+  std::uint32_t turns_ = 0;
+};
+
+template <class Done>
+bool core::drive(deadline until, std::size_t budget, Done&& done) {
+  std::int64_t spin_until_ns = 0;
+  unsigned idle_turns = 0;
+  for (;;) {
+    if (done()) return true;
+    if (pump(budget) != 0) {
+      spin_until_ns = 0;
+      continue;
+    }
+    if (done()) return true;
+    if (options_.waiting == wait_policy::sleep) {
+      if (until.passed()) return false;
+      sleep(until);
+      continue;
+    }
+    __builtin_ia32_pause();
+    // The clock costs as much as a cache miss: look at it every sixteenth idle turn.
+    if (++idle_turns % 16 != 0) continue;
+    if (until.passed()) return false;
+    if (options_.waiting == wait_policy::spin) continue;
+    const std::int64_t now = steady_ns();
+    if (spin_until_ns == 0) {
+      spin_until_ns = now + options_.spin.count();
+    } else if (now >= spin_until_ns) {
+      sleep(until);
+      spin_until_ns = 0;
+    }
+  }
+}
+
+}  // namespace bus

@@ -1,0 +1,429 @@
+// The control plane of core: cards come and go, publishers meet interests, links are made and
+// dropped.
+#include "bus/node/core.hpp"
+#include "bus/node/error.hpp"
+#include "bus/topic/name.hpp"
+#include "bus/topic/pattern.hpp"
+
+#include <algorithm>
+
+namespace bus {
+namespace {
+
+// A node known over a network is forgotten after so many rounds in which no way led to it: with the
+// pauses of peer_link about five seconds.
+constexpr unsigned rounds_until_forgotten = 8;
+// A hang-up is watched this long for the death behind it; the kernel drops locks within
+// microseconds of closing sockets, unless the machine is starved.
+constexpr std::int64_t suspicion_ns = 1'000'000'000;
+// A burst of changes is written at once; a flood is written every 20 ms.
+constexpr unsigned writes_at_once = 64;
+constexpr std::int64_t between_writes_ns = 20'000'000;
+
+wire::Type to_wire(const type_info& type) {
+  wire::Type words;
+  words.set_name(type.name);
+  words.set_encoding(static_cast<std::uint32_t>(type.encoding));
+  words.set_hash(type.hash);
+  return words;
+}
+
+[[noreturn]] void refuse(std::string_view what, const std::string& name, name_verdict verdict) {
+  throw error(errc::bad_name, std::string(what) + " '" + name +
+                                  "' is refused: " + std::string(reason(verdict.fault)) +
+                                  " (at byte " + std::to_string(verdict.at) + ")");
+}
+
+bool has_network_address(const wire::Card& card) {
+  return std::any_of(card.addresses().begin(), card.addresses().end(), [](const std::string& one) {
+    return one.find("tcp://") != std::string::npos;
+  });
+}
+
+}  // namespace
+
+publication& core::advertise(const std::string& topic, const type_info& type) {
+  if (const auto verdict = check_name(topic); !verdict) refuse("topic", topic, verdict);
+  auto made = std::make_unique<publication>();
+  publication& source = *made;
+  source.number = ++last_number_;
+  source.topic = topic;
+  source.type = to_wire(type);
+  source.schema = type.schema;
+  source.head.publisher = source.number;
+  source.head.node = id_.value;
+  source.head.topic_hash = hash64(topic);
+  source.head.type_hash = type.hash;
+  source.row = &ledger_->take(row_kind::publisher, source.number);
+  if (type.hash != 0) {
+    if (auto kept = rendezvous_->write_schema(type.hash, type.schema); !kept) {
+      complain("schema of " + type.name + " not written: " + kept.error().message());
+    }
+  }
+  publications_.emplace(source.number, std::move(made));
+  by_topic_.emplace(topic, &source);
+  wire::Advertisement& words = *card_.add_advertisements();
+  words.set_publisher(source.number);
+  words.set_topic(topic);
+  *words.mutable_type() = source.type;
+  card_changed();
+  rematch(source);
+  tend();
+  return source;
+}
+
+void core::retire(publication& source) {
+  for (auto& [peer, link] : links_) link->unwant(source);
+  std::erase_if(mismatches_, [&](const auto& one) { return one.first.first == source.number; });
+  auto& all = *card_.mutable_advertisements();
+  all.erase(std::remove_if(all.begin(), all.end(),
+                           [&](const auto& one) { return one.publisher() == source.number; }),
+            all.end());
+  const auto [first, last] = by_topic_.equal_range(source.topic);
+  by_topic_.erase(
+      std::find_if(first, last, [&](const auto& one) { return one.second == &source; }));
+  ledger_->release(*source.row);
+  publications_.erase(source.number);
+  if (!leaving_) card_changed();
+  restless_ = true;
+  tend();
+}
+
+std::shared_ptr<subscription> core::subscribe(const std::string& pattern, const type_info* type,
+                                              subscription_options options,
+                                              std::function<void(sample&&)> callback) {
+  if (const auto verdict = check_pattern(pattern); !verdict) refuse("pattern", pattern, verdict);
+  subscription::setup wanted{.number = ++last_number_,
+                             .interest = {},
+                             .options = options,
+                             .callback = std::move(callback)};
+  wanted.interest.set_pattern(pattern);
+  if (type) *wanted.interest.mutable_type() = to_wire(*type);
+  ledger_row& row = ledger_->take(row_kind::subscription, wanted.number);
+  auto made = std::make_shared<subscription>(std::move(wanted), row);
+  reception_->add(made);
+  subscriptions_.emplace(made->number(), made);
+  *card_.add_interests() = made->interest();
+  card_changed();
+  return made;
+}
+
+void core::retire(const std::shared_ptr<subscription>& one) {
+  reception_->remove(*one);
+  auto& all = *card_.mutable_interests();
+  all.erase(std::remove_if(all.begin(), all.end(),
+                           [&](const auto& each) { return each.subscription() == one->number(); }),
+            all.end());
+  subscriptions_.erase(one->number());
+  ledger_->release(one->row());
+  if (!leaving_) card_changed();
+}
+
+std::size_t core::confirmed(const publication& source) const {
+  return static_cast<std::size_t>(
+      std::count_if(links_.begin(), links_.end(),
+                    [&](const auto& entry) { return entry.second->confirmed(source); }));
+}
+
+std::size_t core::sources(const subscription& one) const { return reception_->sources_of(one); }
+
+void core::card_changed() {
+  card_.set_revision(card_.revision() + 1);
+  card_dirty_ = true;
+  // A node is its own peer: its publishers may meet its own subscriptions.
+  learn(card_, directory::origin::local);
+  flush_files();
+  introduce_everywhere();
+}
+
+void core::on_cards(std::vector<card_change> changes) {
+  for (card_change& change : changes) {
+    if (change.node == id_) continue;
+    if (change.card) {
+      learn(*change.card, directory::origin::local);
+    } else {
+      suspects_.erase(change.node);
+      forget(change.node, directory::origin::local);
+    }
+  }
+}
+
+void core::learn(const wire::Card& card, directory::origin from) {
+  if (!directory_.upsert(card, from)) return;
+  const node_id peer{card.node()};
+  const auto link = links_.find(peer);
+  if (link != links_.end()) {
+    link->second->set_ways(rank_ways(traits_, *directory_.find(peer)), card.name());
+  }
+  if (card.version() != card_version) {
+    complain("node " + card.name() + " (" + to_hex(peer.value) + ") speaks version " +
+             std::to_string(card.version()) + ", we speak " + std::to_string(card_version) +
+             ": not linked; run the same release on both sides");
+    return;
+  }
+  rematch(peer);
+  restless_ = true;
+}
+
+void core::forget(node_id id, directory::origin from) {
+  if (!directory_.remove(id, from)) return;
+  std::erase_if(mismatches_, [&](const auto& one) { return one.first.second == id; });
+  drop_link(id);
+}
+
+// All our publishers against one peer's interests, after its card changed.
+void core::rematch(node_id peer) {
+  const known_node& known = *directory_.find(peer);
+  std::erase_if(mismatches_, [&](const auto& one) { return one.first.second == peer; });
+  std::map<std::uint32_t, publication*> wanted;
+  const auto meet = [&](publication& source, const wire::Interest& interest) {
+    if (types_agree(source.type, interest)) {
+      wanted.emplace(source.number, &source);
+    } else {
+      note_mismatch(source, peer, interest);
+    }
+  };
+  for (const wire::Interest& interest : known.card.interests()) {
+    if (has_wildcard(interest.pattern())) {
+      for (auto& [number, source] : publications_) {
+        if (matches(interest.pattern(), source->topic)) meet(*source, interest);
+      }
+    } else {
+      const auto [first, last] = by_topic_.equal_range(interest.pattern());
+      for (auto at = first; at != last; ++at) meet(*at->second, interest);
+    }
+  }
+  if (const auto link = links_.find(peer); link != links_.end()) {
+    for (auto& [number, source] : publications_) {
+      if (link->second->wants(*source) && !wanted.contains(number)) link->second->unwant(*source);
+    }
+  }
+  for (auto& [number, source] : wanted) want(*source, peer);
+  links_dirty_ = true;
+}
+
+// One new publisher against all interests.
+void core::rematch(publication& source) {
+  directory_.for_each_interested(source.topic, [&](node_id peer, const wire::Interest& interest) {
+    if (directory_.find(peer)->card.version() != card_version) return;
+    if (types_agree(source.type, interest)) {
+      want(source, peer);
+    } else {
+      note_mismatch(source, peer, interest);
+    }
+  });
+  links_dirty_ = true;
+}
+
+void core::want(publication& source, node_id peer) {
+  peer_link& link = link_to(peer);
+  if (link.wants(source)) return;
+  link.want(source);
+  restless_ = true;
+}
+
+void core::note_mismatch(const publication& source, node_id peer, const wire::Interest& interest) {
+  mismatches_[{source.number, peer}] = {
+      interest.subscription(),
+      "types differ: ours is " + source.type.name() + " (" + to_hex(source.type.hash()) +
+          "), theirs is " + interest.type().name() + " (" + to_hex(interest.type().hash()) + ")"};
+}
+
+std::unique_ptr<peer_link> core::make_link(node_id peer) {
+  return std::make_unique<peer_link>(
+      peer_link::setup{
+          .self = id_, .peer = peer, .transports = transports_, .depth = options_.link_depth},
+      ledger_->take(row_kind::link, 0, peer));
+}
+
+peer_link& core::link_to(node_id peer) {
+  std::unique_ptr<peer_link>& link = links_[peer];
+  if (!link) {
+    link =
+        std::make_unique<peer_link>(id_, peer, transports_, ledger_->take(row_kind::link, 0, peer));
+    const known_node& known = *directory_.find(peer);
+    link->set_ways(rank_ways(traits_, known), known.card.name());
+  }
+  return *link;
+}
+
+void core::drop_link(node_id peer) {
+  const auto at = links_.find(peer);
+  if (at == links_.end()) return;
+  ledger_row& row = at->second->row();
+  links_.erase(at);
+  ledger_->release(row);
+  links_dirty_ = true;
+}
+
+// The peers of $OMNIBUS_PEERS: we know where they are and not who.
+void core::call_peers() {
+  for (const std::string& where : options_.peers) {
+    known_node unknown;
+    unknown.network = true;
+    for (const traits& about : traits_) {
+      if (about.reach == reach::network) {
+        unknown.card.add_addresses(std::string(about.scheme) + ":" + where);
+      }
+    }
+    if (unknown.card.addresses().empty()) {
+      complain("peer " + where + " cannot be called: no network transport was given");
+      continue;
+    }
+    auto link =
+        std::make_unique<peer_link>(id_, node_id{}, transports_, ledger_->take(row_kind::link, 0));
+    link->set_ways(rank_ways(traits_, unknown), where);
+    link->introduce(introduction());
+    calls_.emplace_back(where, std::move(link));
+    restless_ = true;
+  }
+}
+
+wire::Introduce core::introduction() const {
+  wire::Introduce words;
+  *words.mutable_card() = card_;
+  for (const auto& [id, known] : directory_.nodes()) {
+    if (id != id_ && has_network_address(known.card)) *words.add_others() = known.card;
+  }
+  return words;
+}
+
+void core::introduce_everywhere() {
+  const bool anybody =
+      !calls_.empty() || std::any_of(directory_.nodes().begin(), directory_.nodes().end(),
+                                     [](const auto& one) { return one.second.network; });
+  if (!anybody || leaving_) return;
+  const wire::Introduce words = introduction();
+  for (auto& [address, link] : calls_) link->introduce(words);
+  for (const auto& [id, known] : directory_.nodes()) {
+    if (known.network && id != id_) link_to(id).introduce(words);
+  }
+  restless_ = true;
+}
+
+void core::introduced(const wire::Introduce& words) {
+  bool news = false;
+  const auto hear = [&](const wire::Card& card) {
+    const node_id id{card.node()};
+    if (id == id_ || id == node_id{}) return;
+    news = !directory_.find(id) || news;
+    learn(card, directory::origin::network);
+  };
+  hear(words.card());
+  for (const wire::Card& other : words.others()) hear(other);
+  if (news) introduce_everywhere();
+}
+
+// Steps every link that has something to do, and drops those that have nothing left to do.
+void core::tend() {
+  const std::int64_t now = steady_ns();
+  restless_ = false;
+  std::vector<node_id> finished;
+  std::vector<node_id> lost;
+  for (auto& [peer, link] : links_) {
+    const bool was_open = link->open();
+    links_dirty_ = link->step(now) || links_dirty_;
+    if (was_open && !link->open()) suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
+    const known_node* const known = directory_.find(peer);
+    const bool network = known && known->network && !known->local;
+    if (!network && link->useless()) finished.push_back(peer);
+    if (network && link->failures() >= rounds_until_forgotten) lost.push_back(peer);
+    restless_ = restless_ || link->restless();
+  }
+  for (auto& [address, link] : calls_) {
+    if (!link->open() && !link->restless()) link->introduce(introduction());
+    links_dirty_ = link->step(now) || links_dirty_;
+    restless_ = restless_ || link->restless();
+  }
+  for (const node_id peer : finished) drop_link(peer);
+  for (const node_id peer : lost) forget(peer, directory::origin::network);
+  check_suspects(now);
+  flush_files();
+  set_timer();
+}
+
+// Who hung up: is it dead? Then its last words are charged, and it is forgotten.
+void core::check_suspects(std::int64_t now) {
+  for (auto at = suspects_.begin(); at != suspects_.end();) {
+    auto& [peer, look] = *at;
+    if (now < look.look_at_ns) {
+      ++at;
+      continue;
+    }
+    const known_node* const known = directory_.find(peer);
+    const bool local = known && known->local && peer != id_;
+    if (local && !is_alive(rendezvous_->directory(), peer)) {
+      const auto books = read_ledger(rendezvous_->directory(), peer);
+      reception_->bury(peer, [&](std::uint32_t publisher) -> std::optional<std::uint64_t> {
+        if (!books) return std::nullopt;
+        for (const ledger_entry& row : books->entries) {
+          if (row.kind == row_kind::publisher && row.number == publisher) {
+            return row.counts[column::published];
+          }
+        }
+        return std::nullopt;
+      });
+      forget(peer, directory::origin::local);
+      at = suspects_.erase(at);
+      continue;
+    }
+    look.look_at_ns = now + look.pause_ns;
+    look.pause_ns *= 2;
+    at = !local || look.pause_ns > suspicion_ns ? suspects_.erase(at) : std::next(at);
+  }
+}
+
+void core::flush_files() {
+  if ((!card_dirty_ && !links_dirty_) || leaving_) return;
+  const std::int64_t now = steady_ns();
+  if (now - written_ns_ > between_writes_ns) writes_ = 0;
+  if (++writes_ > writes_at_once) {
+    if (now - written_ns_ < between_writes_ns) {
+      set_timer();
+      return;
+    }
+  }
+  written_ns_ = now;
+  if (std::exchange(card_dirty_, false)) {
+    if (auto written = rendezvous_->write_card(card_); !written) {
+      complain("card not written in " + rendezvous_->path() + ": " + written.error().message());
+    }
+  }
+  if (std::exchange(links_dirty_, false)) {
+    wire::Links links;
+    fill_links(links);
+    // A lost links file costs an explanation, not a message.
+    static_cast<void>(rendezvous_->write_links(links));
+  }
+}
+
+void core::fill_links(wire::Links& links) const {
+  links.set_node(id_.value);
+  links.set_written_ns(wall_ns());
+  for (const auto& [peer, link] : links_) {
+    wire::Link& words = *links.add_links();
+    link->describe(words);
+    words.set_row(ledger_->number_of(link->row()));
+  }
+  for (const auto& [address, link] : calls_) link->describe(*links.add_links());
+  for (const auto& [number, source] : publications_) {
+    for (const auto& [peer, link] : links_) {
+      if (!link->wants(*source)) continue;
+      wire::Match& match = *links.add_matches();
+      match.set_publisher(number);
+      match.set_peer(peer.value);
+      match.set_attached(link->confirmed(*source));
+      match.set_verdict(link->confirmed(*source) ? "attached" : "waiting for the link");
+    }
+  }
+  for (const auto& [key, mismatch] : mismatches_) {
+    wire::Match& match = *links.add_matches();
+    match.set_publisher(key.first);
+    match.set_peer(key.second.value);
+    match.set_subscription(mismatch.first);
+    match.set_verdict(mismatch.second);
+  }
+  for (const std::string& trouble : troubles_) links.add_troubles(trouble);
+}
+
+}  // namespace bus

@@ -1,0 +1,167 @@
+#include "bus/node/ledger_file.hpp"
+
+#include "bus/base/clock.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <new>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace bus {
+namespace {
+
+// 2^24 rows: a million publishers and as many subscriptions, with their links and sources.
+constexpr std::size_t rows_max = std::size_t{1} << 24U;
+constexpr std::size_t range_bytes = ledger_header_bytes + rows_max * sizeof(ledger_row);
+constexpr std::uint32_t first_capacity = 96;  // with the header 16 KiB: four pages
+
+std::string file_name(node_id node) { return to_hex(node.value) + ".ledger"; }
+
+std::size_t bytes_for(std::uint32_t rows) noexcept {
+  return ledger_header_bytes + std::size_t{rows} * sizeof(ledger_row);
+}
+
+int reserve(int file, std::size_t bytes) noexcept {
+  int failed = 0;
+  do {
+    failed = ::posix_fallocate(file, 0, static_cast<off_t>(bytes));
+  } while (failed == EINTR);
+  return failed;
+}
+
+}  // namespace
+
+result<std::unique_ptr<ledger_file>> ledger_file::create(int directory, node_id node) {
+  std::unique_ptr<ledger_file> made(new ledger_file);
+  const std::string name = file_name(node);
+  made->file_ = fd(::openat(directory, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640));
+  if (!made->file_) return unexpected(last_system_error());
+  const auto abandon = [&](std::error_code why) {
+    ::unlinkat(directory, name.c_str(), 0);
+    return unexpected(why);
+  };
+  // Locked before it has a byte, so that nobody can take a ledger with content for a dead one's.
+  if (::flock(made->file_.get(), LOCK_EX | LOCK_NB) != 0) return abandon(last_system_error());
+  if (const int failed = reserve(made->file_.get(), bytes_for(first_capacity))) {
+    return abandon(system_error_of(failed));
+  }
+  void* const at = ::mmap(nullptr, range_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+                          made->file_.get(), 0);
+  if (at == MAP_FAILED) return abandon(last_system_error());
+  made->map_ = static_cast<std::byte*>(at);
+  made->capacity_ = first_capacity;
+  auto* const header = new (made->map_) ledger_header{};
+  header->node = node.value;
+  header->born_ns = wall_ns();
+  header->version = ledger_header::current_version;
+  header->magic = ledger_header::magic_value;
+  return made;
+}
+
+ledger_file::~ledger_file() {
+  if (map_) ::munmap(map_, range_bytes);
+}
+
+ledger_row* ledger_file::rows() const noexcept {
+  return reinterpret_cast<ledger_row*>(map_ + ledger_header_bytes);
+}
+
+bool ledger_file::grow() noexcept {
+  const std::uint32_t wanted = capacity_ * 2;
+  if (wanted > rows_max || reserve(file_.get(), bytes_for(wanted)) != 0) return false;
+  capacity_ = wanted;
+  return true;
+}
+
+ledger_row& ledger_file::take(row_kind kind, std::uint32_t number, node_id peer,
+                              std::uint64_t other) {
+  auto* const header = reinterpret_cast<ledger_header*>(map_);
+  ledger_row* row = nullptr;
+  if (!free_.empty()) {
+    row = free_.back();
+    free_.pop_back();
+  } else if (const std::uint32_t used = header->rows.load(std::memory_order_relaxed);
+             used < capacity_ || grow()) {
+    row = rows() + used;
+    // Release pairs with: read_ledger, acquire. The row is zero until its kind is stored.
+    header->rows.store(used + 1, std::memory_order_release);
+  } else {
+    private_rows_.push_back(std::make_unique<ledger_row>());
+    row = private_rows_.back().get();
+  }
+  row->number = number;
+  row->peer = peer.value;
+  row->other = other;
+  for (auto& count : row->counts) count.store(0, std::memory_order_relaxed);
+  // Release pairs with: read_ledger, acquire of kind. Initialise, then publish.
+  row->kind.store(kind, std::memory_order_release);
+  return *row;
+}
+
+void ledger_file::release(ledger_row& row) noexcept {
+  row.kind.store(row_kind::unused, std::memory_order_release);
+  if (number_of(row) != 0) free_.push_back(&row);
+}
+
+std::uint32_t ledger_file::number_of(const ledger_row& row) const noexcept {
+  const ledger_row* const first = rows();
+  if (&row < first || &row >= first + capacity_) return 0;
+  return static_cast<std::uint32_t>(&row - first) + 1;
+}
+
+result<ledger_reading> read_ledger(int directory, node_id node) {
+  const fd file(::openat(directory, file_name(node).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (!file)
+    return unexpected(errno == ENOENT ? make_error_code(errc::not_found) : last_system_error());
+  struct stat about {};
+  if (::fstat(file.get(), &about) != 0) return unexpected(last_system_error());
+  const auto bytes = static_cast<std::size_t>(about.st_size);
+  if (!S_ISREG(about.st_mode) || bytes < ledger_header_bytes) return unexpected(errc::corrupt);
+  // Read, not mapped: if somebody truncates the file meanwhile, a read comes back short and a
+  // mapping would kill us.
+  std::vector<std::uint64_t> words((bytes + 7) / 8);
+  std::size_t have = 0;
+  while (have < bytes) {
+    const ssize_t got = ::pread(file.get(), reinterpret_cast<std::byte*>(words.data()) + have,
+                                bytes - have, static_cast<off_t>(have));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    have += static_cast<std::size_t>(got);
+  }
+  if (have < ledger_header_bytes) return unexpected(errc::corrupt);
+  const auto* const header = reinterpret_cast<const ledger_header*>(words.data());
+  if (header->magic != ledger_header::magic_value) return unexpected(errc::corrupt);
+  if (header->version != ledger_header::current_version) return unexpected(errc::incompatible);
+  ledger_reading reading{.node = node_id{header->node}, .born_ns = header->born_ns, .entries = {}};
+  const std::size_t there = (have - ledger_header_bytes) / sizeof(ledger_row);
+  const std::size_t used =
+      std::min<std::size_t>(header->rows.load(std::memory_order_acquire), there);
+  const auto* const rows = reinterpret_cast<const ledger_row*>(
+      reinterpret_cast<const std::byte*>(words.data()) + ledger_header_bytes);
+  for (std::size_t i = 0; i < used; ++i) {
+    const ledger_row& row = rows[i];
+    ledger_entry entry{.kind = row.kind.load(std::memory_order_acquire),
+                       .number = row.number,
+                       .peer = node_id{row.peer},
+                       .other = row.other,
+                       .counts = {}};
+    if (entry.kind == row_kind::unused) continue;
+    for (std::size_t c = 0; c < entry.counts.size(); ++c) entry.counts[c] = row.get(c);
+    reading.entries.push_back(entry);
+  }
+  return reading;
+}
+
+bool is_alive(int directory, node_id node) noexcept {
+  const fd file(::openat(directory, file_name(node).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (!file) return false;
+  // The shared lock is dropped with the descriptor. EWOULDBLOCK: the owner lives.
+  return ::flock(file.get(), LOCK_SH | LOCK_NB) != 0;
+}
+
+}  // namespace bus

@@ -1,0 +1,321 @@
+#include "bus/node/peer_link.hpp"
+
+#include "bus/base/clock.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace bus {
+namespace {
+
+// After all ways have failed: 20 ms, then twice as long each time, up to 2 s. A peer that comes up
+// is noticed by its card, so this only bridges what no card tells.
+constexpr std::int64_t pause_first_ns = 20'000'000;
+constexpr unsigned pause_doublings_max = 7;
+
+// The most particular lender of a route: memory that several processes read is worth more than the
+// heap.
+bool more_particular(const transport* one, const transport* other) noexcept {
+  if (!other) return true;
+  const auto rank = [](const traits& about) {
+    return (about.shares_memory ? 2 : 0) + (about.reach == reach::host ? 1 : 0);
+  };
+  return rank(one->about()) > rank(other->about());
+}
+
+}  // namespace
+
+peer_link::peer_link(const setup& about, ledger_row& row)
+    : self_(about.self),
+      peer_(about.peer),
+      transports_(about.transports),
+      depth_(about.depth),
+      row_(row) {}
+
+peer_link::~peer_link() {
+  for (auto& [number, one] : attachments_) drop_out(one);
+}
+
+void peer_link::set_ways(std::vector<way> ways, std::string peer_name) {
+  peer_name_ = std::move(peer_name);
+  changed_ = true;
+  if (box_) {
+    const way& current = ways_[at_];
+    const auto same = std::find_if(ways.begin(), ways.end(), [&](const way& one) {
+      return one.transport == current.transport && one.address == current.address;
+    });
+    if (same != ways.end()) {
+      same->verdict = current.verdict;
+      at_ = static_cast<std::size_t>(same - ways.begin());
+      ways_ = std::move(ways);
+      return;
+    }
+    lose_box(errc::closed);
+  }
+  ways_ = std::move(ways);
+  at_ = 0;
+  resume_at_ns_ = 0;
+}
+
+void peer_link::want(publication& source) {
+  attachments_.try_emplace(source.number).first->second.source = &source;
+  unsettled_work_ = changed_ = true;
+}
+
+void peer_link::unwant(publication& source) {
+  const auto at = attachments_.find(source.number);
+  if (at == attachments_.end()) return;
+  if (at->second.attached) {
+    wire::Detach farewell;
+    farewell.set_publisher(source.number);
+    farewell.set_last_sequence(source.head.sequence);
+    farewells_.push_back(std::move(farewell));
+  }
+  drop_out(at->second);
+  attachments_.erase(at);
+  unsettled_work_ = changed_ = true;
+}
+
+bool peer_link::confirmed(const publication& source) const {
+  const auto at = attachments_.find(source.number);
+  if (at == attachments_.end() || !at->second.attached) return false;
+  return !at->second.probe || at->second.probe.unique();
+}
+
+void peer_link::introduce(const wire::Introduce& words) {
+  introduction_ = std::make_unique<wire::Introduce>(words);
+  unsettled_work_ = true;
+}
+
+bool peer_link::offer(publication& source, const sample& one) noexcept {
+  return offer(source, std::span(&one, 1)) == 1;
+}
+
+std::size_t peer_link::offer(publication& source, std::span<const sample> batch) noexcept {
+  const auto sent = box_->send(batch);
+  const std::size_t taken = sent.value_or(std::size_t{0});
+  places_ -= std::min(places_, static_cast<std::uint32_t>(taken));
+  if (taken == batch.size()) return taken;
+  attachments_[source.number].owed = true;
+  unsettled_work_ = true;
+  return taken;
+}
+
+bool peer_link::has_room() noexcept {
+  if (places_ > 0 || !box_) return true;
+  const std::size_t unsettled = box_->unsettled();
+  places_ = unsettled < depth_ ? depth_ - static_cast<std::uint32_t>(unsettled) : 0;
+  return places_ > 0;
+}
+
+bool peer_link::has_much_room() noexcept {
+  if (!box_) return true;
+  const bool much = box_->unsettled() <= depth_ / 2;
+  // Restless until then, so that a sleep arms the outbox.
+  unsettled_work_ = unsettled_work_ || !much;
+  return much;
+}
+
+void peer_link::attach(attachment& one) {
+  wire::Control words;
+  wire::Attach& attach = *words.mutable_attach();
+  attach.set_publisher(one.source->number);
+  attach.set_topic(one.source->topic);
+  *attach.mutable_type() = one.source->type;
+  attach.set_next_sequence(one.source->head.sequence + 1);
+  if (over_network()) attach.set_schema(one.source->schema);
+  if (!send_control(words, &one.probe)) return;
+  one.attached = true;
+  one.owed = false;
+  changed_ = true;
+  publication& source = *one.source;
+  source.routes.push_back(this);
+  if (more_particular(&via(), source.lender)) source.lender = &via();
+  source.row->set(column::attached, source.routes.size());
+}
+
+// Takes the publisher off the route; the peer learns of it by a Detach, or by our death.
+void peer_link::drop_out(attachment& one) {
+  if (!one.attached) return;
+  one.attached = false;
+  one.probe = sample();
+  publication& source = *one.source;
+  std::erase(source.routes, this);
+  source.lender = nullptr;
+  for (const peer_link* const left : source.routes) {
+    if (more_particular(&left->via(), source.lender)) source.lender = &left->via();
+  }
+  source.row->set(column::attached, source.routes.size());
+}
+
+void peer_link::lose_box(std::error_code why) {
+  for (auto& [number, one] : attachments_) drop_out(one);
+  farewells_.clear();
+  reason_ = why.message();
+  ways_[at_].verdict = (was_open_ ? "was open, then: " : "tried: ") + reason_;
+  was_open_ = false;
+  box_.reset();
+  changed_ = unsettled_work_ = true;
+}
+
+void peer_link::try_next_way(std::int64_t now_ns) {
+  while (at_ < ways_.size() && !box_) {
+    way& one = ways_[at_];
+    if (!one.worth_trying) break;
+    auto made = transports_[one.transport]->connect(peer_, one.address);
+    changed_ = true;
+    if (made) {
+      box_ = std::move(*made);
+      one.verdict = "opening";
+      reason_.clear();
+      resume_at_ns_ = INT64_MAX;
+      return;
+    }
+    reason_ = made.error().message();
+    one.verdict = "tried: " + reason_;
+    ++at_;
+  }
+  if (box_) return;
+  at_ = 0;
+  const unsigned doublings = std::min(failures_++, pause_doublings_max);
+  resume_at_ns_ = now_ns + (pause_first_ns << doublings);
+  if (reason_.empty()) reason_ = "no transport in common";
+}
+
+bool peer_link::step(std::int64_t now_ns) {
+  if (box_ && box_->state() == link_state::gone) {
+    const bool had_opened = was_open_;
+    lose_box(box_->reason());
+    if (had_opened) {
+      at_ = 0;
+    } else {
+      ++at_;
+    }
+    // A way that was open and broke is worth a fresh start, after a pause; one that never opened
+    // gives its turn to the next.
+    resume_at_ns_ = had_opened ? now_ns + pause_first_ns : 0;
+  }
+  const bool needed = !attachments_.empty() || introduction_;
+  if (!box_ && needed && now_ns >= (resume_at_ns_ == INT64_MAX ? 0 : resume_at_ns_)) {
+    try_next_way(now_ns);
+  }
+  if (open()) {
+    if (!std::exchange(was_open_, true)) {
+      ways_[at_].verdict = "chosen: it opened, and no cheaper way did";
+      failures_ = 0;
+      changed_ = true;
+    }
+    unsettled_work_ = !send_owed();
+    keep_books(now_ns);
+  }
+  return std::exchange(changed_, false);
+}
+
+// Sends what is owed, in order of importance. True when nothing is left to send or to wait for.
+bool peer_link::send_owed() {
+  if (introduction_) {
+    wire::Control words;
+    *words.mutable_introduce() = *introduction_;
+    if (!send_control(words, nullptr)) return false;
+    introduction_.reset();
+  }
+  while (!farewells_.empty()) {
+    wire::Control words;
+    *words.mutable_detach() = farewells_.front();
+    if (!send_control(words, nullptr)) return false;
+    farewells_.erase(farewells_.begin());
+  }
+  bool settled = true;
+  for (auto& [number, one] : attachments_) {
+    if (!one.attached) attach(one);
+    if (!one.attached) return false;
+    if (one.owed) {
+      wire::Control words;
+      words.mutable_notice()->set_publisher(number);
+      words.mutable_notice()->set_last_sequence(one.source->head.sequence);
+      if (!send_control(words, nullptr)) return false;
+      one.owed = false;
+    }
+    if (one.probe && one.probe.unique()) {
+      one.probe = sample();
+      changed_ = true;
+    }
+    settled = settled && !one.probe;
+  }
+  return settled;
+}
+
+bool peer_link::send_control(const wire::Control& words, sample* keep) {
+  const std::size_t bytes = words.ByteSizeLong();
+  auto lent = via().lend(bytes);
+  if (!lent) return false;
+  words.SerializeWithCachedSizesToArray(reinterpret_cast<std::uint8_t*>(lent->bytes().data()));
+  frame head;
+  head.flags = frame_flag::control;
+  head.node = self_.value;
+  head.sent_ns = wall_ns();
+  head.bytes = bytes;
+  const sample ready = std::move(*lent).commit(head);
+  const auto sent = box_->send(std::span(&ready, 1));
+  if (sent.value_or(std::size_t{0}) != 1) return false;
+  if (keep) *keep = ready;
+  return true;
+}
+
+bool peer_link::restless() const noexcept {
+  if (!box_) return !attachments_.empty() || introduction_ != nullptr;
+  return unsettled_work_ || box_->state() != link_state::open;
+}
+
+bool peer_link::arm() noexcept { return !box_ || box_->arm(); }
+
+bool peer_link::drained() noexcept {
+  if (!open()) return true;
+  if (!farewells_.empty()) return false;
+  return via().about().survives_crash || box_->unsettled() == 0;
+}
+
+bool peer_link::useless() const noexcept {
+  return attachments_.empty() && farewells_.empty() && !introduction_;
+}
+
+bool peer_link::over_network() const noexcept {
+  return box_ && via().about().reach == reach::network;
+}
+
+void peer_link::keep_books(std::int64_t now_ns) noexcept {
+  if (!box_) return;
+  const link_figures figures = box_->figures();
+  const std::uint64_t unsettled = box_->unsettled();
+  if (unsettled < row_.get(column::link_unsettled) || unsettled == 0) {
+    row_.set(column::link_moved_ns, static_cast<std::uint64_t>(now_ns));
+  }
+  row_.set(column::link_taken, figures.taken);
+  row_.set(column::link_full, figures.full);
+  row_.set(column::link_bytes, figures.bytes);
+  row_.set(column::link_copied, figures.copied);
+  row_.set(column::link_wakeups, figures.wakeups);
+  row_.set(column::link_unsettled, unsettled);
+}
+
+void peer_link::describe(wire::Link& into) const {
+  into.set_peer(peer_.value);
+  into.set_peer_name(peer_name_);
+  for (std::size_t i = 0; i < ways_.size(); ++i) {
+    wire::Candidate& candidate = *into.add_candidates();
+    candidate.set_scheme(ways_[i].scheme);
+    candidate.set_address(ways_[i].address);
+    candidate.set_cost_ns(ways_[i].cost_ns);
+    candidate.set_verdict(ways_[i].verdict);
+    candidate.set_chosen(i == at_ && open());
+  }
+  if (!box_) {
+    into.set_state(failures_ > 0 ? "unreachable" : "idle");
+    into.set_reason(reason_);
+    return;
+  }
+  into.set_state(open() ? "open" : "opening");
+  into.set_proof(box_->describe());
+}
+
+}  // namespace bus

@@ -1,0 +1,125 @@
+// Our way to one peer: it tries the ways in order of their cost, keeps the outbox, tells the peer
+// which publishers it carries, and owes it the truth about what did not fit.
+//
+//   idle --(a publisher matches)--> opening --> open --(death, cut)--> idle, after a pause
+//
+// For each publisher: wanted --(Attach taken)--> attached --(peer let go of Attach)--> confirmed.
+// Data is only offered while attached, so the peer always knows where its counting begins. When the
+// link had no room, a Notice says later up to where it should have heard.
+#pragma once
+
+#include "bus/link/outbox.hpp"
+#include "bus/link/transport.hpp"
+#include "bus/node/publication.hpp"
+#include "bus/route/select.hpp"
+#include "schemas/bus/control.pb.h"
+#include "schemas/bus/links.pb.h"
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace bus {
+
+class peer_link {
+ public:
+  struct setup {
+    node_id self;
+    node_id peer;
+    std::span<const std::unique_ptr<transport>> transports;  // outlive the link
+    std::uint32_t depth = 0;  // samples in flight, as the transports have it
+  };
+  // `row` is the link's row in the ledger, and outlives it.
+  peer_link(const setup& about, ledger_row& row);
+  ~peer_link();
+  peer_link(const peer_link&) = delete;
+  peer_link& operator=(const peer_link&) = delete;
+
+  [[nodiscard]] node_id peer() const noexcept { return peer_; }
+  // The ways to try from now on. An open link is kept if its way is still among them.
+  void set_ways(std::vector<way> ways, std::string peer_name);
+
+  void want(publication& source);
+  void unwant(publication& source);
+  [[nodiscard]] bool wants(const publication& source) const {
+    return attachments_.contains(source.number);
+  }
+  // Whether the peer has proved that the publisher's link carries: it let go of our Attach.
+  [[nodiscard]] bool confirmed(const publication& source) const;
+  // The card to introduce ourselves with, over a network; sent when there is room.
+  void introduce(const wire::Introduce& words);
+
+  // The data path. Returns whether the sample was taken. Requires: attached.
+  bool offer(publication& source, const sample& one) noexcept;
+  // The same for a batch; returns how many were taken from the front.
+  std::size_t offer(publication& source, std::span<const sample> batch) noexcept;
+
+  // Whether the next sample will find a place, as far as messages are counted. Cheap: it asks the
+  // outbox only when all places that it knew of are used up.
+  [[nodiscard]] bool has_room() noexcept;
+  // Whether at least half of the places are free: the time to go on after having waited.
+  [[nodiscard]] bool has_much_room() noexcept;
+
+  // Does what can be done now; true when anything changed that the links file should show.
+  bool step(std::int64_t now_ns);
+  // Whether step() has something to do, now or when the outbox changes or the pause is over.
+  [[nodiscard]] bool restless() const noexcept;
+  // When a pause ends; INT64_MAX when none is running.
+  [[nodiscard]] std::int64_t wake_at_ns() const noexcept { return resume_at_ns_; }
+  // Asks the outbox to ring our bell at its next change; false: it changed already.
+  [[nodiscard]] bool arm() noexcept;
+  // Nothing is owed, and all that would die with us has been let go of by the peer.
+  [[nodiscard]] bool drained() noexcept;
+  // True when nothing is wanted or owed any more, so that the link can go.
+  [[nodiscard]] bool useless() const noexcept;
+
+  [[nodiscard]] bool open() const noexcept { return box_ && box_->state() == link_state::open; }
+  [[nodiscard]] bool over_network() const noexcept;
+  // How many times in a row all ways have failed.
+  [[nodiscard]] unsigned failures() const noexcept { return failures_; }
+  // Copies the outbox's figures into the ledger row.
+  void keep_books(std::int64_t now_ns) noexcept;
+  void describe(wire::Link& into) const;
+  [[nodiscard]] ledger_row& row() const noexcept { return row_; }
+
+ private:
+  struct attachment {
+    publication* source = nullptr;
+    bool attached = false;
+    bool owed = false;  // something did not fit: a Notice is due
+    sample probe;       // our reference to the Attach, until the peer has let go of it
+  };
+
+  void attach(attachment& one);
+  void drop_out(attachment& one);
+  void lose_box(std::error_code why);
+  void try_next_way(std::int64_t now_ns);
+  bool send_control(const wire::Control& words, sample* keep);
+  bool send_owed();
+  [[nodiscard]] transport& via() const noexcept { return *transports_[ways_[at_].transport]; }
+
+  node_id self_;
+  node_id peer_;
+  std::span<const std::unique_ptr<transport>> transports_;
+  std::uint32_t depth_;
+  std::uint32_t places_ = 0;  // known to be free
+  ledger_row& row_;
+  std::string peer_name_;
+  std::vector<way> ways_;
+  std::size_t at_ = 0;
+  std::unique_ptr<outbox> box_;
+  std::map<std::uint32_t, attachment> attachments_;
+  std::vector<wire::Detach> farewells_;
+  std::unique_ptr<wire::Introduce> introduction_;
+  bool changed_ = true;
+  bool was_open_ = false;
+  bool unsettled_work_ = true;  // attachments to make, to confirm or to notify
+  std::int64_t resume_at_ns_ = INT64_MAX;
+  unsigned failures_ = 0;
+  std::string reason_;
+};
+
+}  // namespace bus

@@ -1,0 +1,29 @@
+// A publisher as routing sees it: a topic, a sequence, and the flat list of links that carry it.
+// The list is changed on the control plane only; publishing walks it and asks no questions.
+#pragma once
+
+#include "bus/link/frame.hpp"
+#include "bus/link/transport.hpp"
+#include "bus/route/ledger.hpp"
+#include "schemas/bus/card.pb.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace bus {
+
+class peer_link;
+
+struct publication {
+  std::uint32_t number = 0;
+  std::string topic;
+  wire::Type type;
+  std::string schema;
+  frame head;                      // everything but sequence, stamp and bytes; sequence = last used
+  std::vector<peer_link*> routes;  // links on which it is attached
+  transport* lender = nullptr;     // the most particular transport on the route
+  ledger_row* row = nullptr;
+};
+
+}  // namespace bus

@@ -1,0 +1,54 @@
+// The choices that users make, as plain aggregates with defaults that work.
+#pragma once
+
+#include "bus/link/transport.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace asio {
+class io_context;
+}
+
+namespace bus {
+
+// What happens to a sample that finds its subscription's queue full. Either way it is counted.
+enum class drop : std::uint8_t {
+  oldest,  // it takes the place of the oldest one (overwritten)
+  newest,  // it is the one that is dropped (queue_full)
+};
+
+// How a node waits for the next arrival.
+enum class wait_policy : std::uint8_t {
+  spin,             // never sleeps: lowest latency, one core
+  spin_then_sleep,  // spins briefly, then sleeps
+  sleep,            // sleeps at once: least CPU
+};
+
+struct subscription_options {
+  std::uint32_t depth = 1024;  // samples that may wait for the user; at least 1
+  drop when_full = drop::oldest;
+};
+
+struct node_options {
+  std::string name;                      // for people; the process's name when empty
+  bill_of_transports transports;         // which, as main decides: transports::standard()
+  std::string directory = {};            // the bus directory; empty: see default_directory()
+  std::vector<std::string> listen = {};  // "tcp://*:7400"; empty: $OMNIBUS_LISTEN, by commas
+  std::vector<std::string> peers = {};   // "tcp://host:7400"; empty: $OMNIBUS_PEERS, by commas
+  bool insecure = false;  // bind beyond loopback without keys; or $OMNIBUS_INSECURE=1
+  wait_policy waiting = wait_policy::spin_then_sleep;
+  // How long spin_then_sleep spins: a few wakeups' worth (a wakeup costs about 8 us each way,
+  // docs/performance.md), since a longer spin burns more than the sleep that it saves.
+  std::chrono::nanoseconds spin = std::chrono::microseconds(50);
+  asio::io_context* context = nullptr;          // the user's event loop; none: the node's own
+  std::uint64_t memory_bytes_max = 1ULL << 30;  // lent samples, per transport
+  std::uint32_t link_depth = 1024;              // samples in flight per link, a power of two
+};
+
+// $OMNIBUS_DIR, else $XDG_RUNTIME_DIR/omnibus, else /tmp/omnibus-<uid>.
+[[nodiscard]] std::string default_directory();
+
+}  // namespace bus

@@ -1,0 +1,215 @@
+#include "bus/node/reception.hpp"
+
+#include "bus/route/directory.hpp"
+#include "bus/topic/name.hpp"
+#include "bus/topic/pattern.hpp"
+
+#include <algorithm>
+
+namespace bus {
+namespace {
+
+// An introduction carries cards of every node that somebody knows; nothing else comes near this.
+constexpr std::size_t control_bytes_max = 64 << 20;
+
+}  // namespace
+
+void reception::add(std::shared_ptr<subscription> one) {
+  for (auto& [key, known] : sources_) {
+    if (!known.gone) meet(key, known, one);
+  }
+  subscriptions_.push_back(std::move(one));
+}
+
+void reception::remove(const subscription& one) {
+  const auto is_it = [&](const std::shared_ptr<subscription>& other) {
+    return other.get() == &one;
+  };
+  for (auto& [key, known] : sources_) {
+    std::erase_if(known.targets, [&](const target& each) {
+      if (!is_it(each.to)) return false;
+      ledger_.release(*each.row);
+      return true;
+    });
+  }
+  std::erase_if(subscriptions_, is_it);
+}
+
+std::size_t reception::sources_of(const subscription& one) const {
+  return static_cast<std::size_t>(
+      std::count_if(sources_.begin(), sources_.end(), [&](const auto& entry) {
+        const source& known = entry.second;
+        return !known.gone &&
+               std::any_of(known.targets.begin(), known.targets.end(),
+                           [&](const target& each) { return each.to.get() == &one; });
+      }));
+}
+
+// Joins a source and a subscription if pattern and type agree.
+void reception::meet(source_key key, source& one, const std::shared_ptr<subscription>& to) {
+  if (!matches(to->interest().pattern(), one.topic) || !types_agree(one.type, to->interest()))
+    return;
+  ledger_row& row = ledger_.take(row_kind::source, to->number(), key.first, key.second);
+  row.set(column::source_sequence, one.account.last());
+  one.targets.push_back({to, &row});
+  to->row().add(column::sources, 1);
+}
+
+reception::source* reception::find(node_id node, std::uint32_t publisher) noexcept {
+  const source_key key{node, publisher};
+  if (recent_ && recent_key_ == key) return recent_;
+  const auto at = sources_.find(key);
+  if (at == sources_.end()) return nullptr;
+  recent_key_ = key;
+  recent_ = &at->second;
+  return recent_;
+}
+
+void reception::charge(source& one, std::uint64_t missing, loss cause) noexcept {
+  if (missing == 0) return;
+  for (target& each : one.targets) {
+    each.to->row().add(column::expected, missing);
+    each.to->row().lose(cause, missing);
+    each.row->add(column::source_lost, missing);
+    each.row->set(column::source_sequence, one.account.last());
+  }
+}
+
+void reception::accept(sample&& arrived) noexcept {
+  try {
+    const frame& head = arrived.head();
+    if ((head.flags & frame_flag::control) != 0) {
+      control(arrived);
+      return;
+    }
+    source* const from = find(node_id{head.node}, head.publisher);
+    if (!from || from->gone) {
+      ++strays_;
+      return;
+    }
+    const auto [fresh, missing] = from->account.arrived(head.sequence);
+    if (!fresh) return;
+    charge(*from, missing, loss::queue_full);
+    // By index, and each kept alive by a copy: a callback may subscribe, or end its subscription.
+    for (std::size_t i = 0; i < from->targets.size(); ++i) {
+      ledger_row& row = *from->targets[i].row;
+      row.set(column::source_sequence, head.sequence);
+      row.add(column::source_arrived, 1);
+      const std::shared_ptr<subscription> to = from->targets[i].to;
+      to->row().add(column::expected, 1);
+      to->accept(arrived);
+    }
+  } catch (...) {
+    // A callback's exception is the user's: it comes out of the call that pumped the node.
+    if (!trouble_) trouble_ = std::current_exception();
+  }
+}
+
+void reception::control(const sample& arrived) {
+  wire::Control words;
+  const auto bytes = arrived.payload();
+  if (bytes.size() > control_bytes_max ||
+      !words.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    ++strays_;
+    return;
+  }
+  const node_id from{arrived.head().node};
+  switch (words.what_case()) {
+    case wire::Control::kAttach:
+      attach(from, words.attach());
+      break;
+    case wire::Control::kDetach:
+      detach(from, words.detach().publisher(), words.detach().last_sequence());
+      break;
+    case wire::Control::kNotice:
+      if (source* const one = find(from, words.notice().publisher())) {
+        charge(*one, one->account.published_up_to(words.notice().last_sequence()),
+               loss::queue_full);
+      }
+      break;
+    case wire::Control::kIntroduce:
+      around_.introduced(words.introduce());
+      break;
+    case wire::Control::WHAT_NOT_SET:
+      ++strays_;
+      break;
+  }
+}
+
+void reception::attach(node_id from, const wire::Attach& words) {
+  if (!check_name(words.topic())) {
+    ++strays_;
+    return;
+  }
+  if (!words.schema().empty()) around_.schema_seen(words);
+  const source_key key{from, words.publisher()};
+  const auto known = sources_.find(key);
+  if (known != sources_.end()) {
+    // The link was away, or the publisher chose another one. What it published meanwhile is lost.
+    source& one = known->second;
+    if (words.next_sequence() > 0) {
+      charge(one, one.account.published_up_to(words.next_sequence() - 1), loss::no_link);
+    }
+    if (one.gone) {
+      one.gone = false;
+      for (target& each : one.targets) {
+        each.row->set(column::source_gone, 0);
+        each.to->row().add(column::sources, 1);
+      }
+    }
+    return;
+  }
+  source& one = sources_[key];
+  one.topic = words.topic();
+  one.type = words.type();
+  one.account = source_account(words.next_sequence());
+  for (const auto& to : subscriptions_) meet(key, one, to);
+}
+
+void reception::detach(node_id from, std::uint32_t publisher, std::uint64_t last_sequence) {
+  const auto at = sources_.find({from, publisher});
+  if (at == sources_.end()) return;
+  charge(at->second, at->second.account.published_up_to(last_sequence), loss::queue_full);
+  leave(at->second);
+  forget(at);
+}
+
+void reception::leave(source& one) noexcept {
+  if (one.gone) return;
+  one.gone = true;
+  for (target& each : one.targets) {
+    each.row->set(column::source_gone, 1);
+    ledger_row& row = each.to->row();
+    row.set(column::sources, row.get(column::sources) - 1);
+  }
+}
+
+void reception::forget(std::map<source_key, source>::iterator at) {
+  for (target& each : at->second.targets) ledger_.release(*each.row);
+  if (recent_ == &at->second) recent_ = nullptr;
+  sources_.erase(at);
+}
+
+void reception::left(node_id peer, std::error_code /*reason*/) noexcept {
+  for (auto at = sources_.lower_bound({peer, 0}); at != sources_.end() && at->first.first == peer;
+       ++at) {
+    leave(at->second);
+  }
+  around_.departed(peer);
+}
+
+void reception::bury(node_id dead,
+                     const std::function<std::optional<std::uint64_t>(std::uint32_t)>& last_words) {
+  auto at = sources_.lower_bound({dead, 0});
+  while (at != sources_.end() && at->first.first == dead) {
+    const auto next = std::next(at);
+    if (const auto last = last_words(at->first.second)) {
+      charge(at->second, at->second.account.published_up_to(*last), loss::cut);
+    }
+    leave(at->second);
+    forget(at);
+    at = next;
+  }
+}
+
+}  // namespace bus

@@ -1,0 +1,94 @@
+// The receiving half of a node: which publishers are attached to us, whose subscriptions they meet,
+// and whether the numbers come out. Every sample is found by (node, publisher); every gap in a
+// publisher's sequence is charged to the subscriptions that it meets, with a cause:
+//
+//   a gap between two samples, or before a Notice   queue_full   the link had no room
+//   a gap found when a link comes back              no_link
+//   published by one that died, and never came      cut          read from the dead node's ledger
+#pragma once
+
+#include "bus/base/ids.hpp"
+#include "bus/link/inbox.hpp"
+#include "bus/node/ledger_file.hpp"
+#include "bus/node/subscription.hpp"
+#include "bus/route/ledger.hpp"
+#include "schemas/bus/control.pb.h"
+
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace bus {
+
+class reception final : public sink {
+ public:
+  // What the reception asks of the node around it.
+  struct surroundings {
+    std::function<void(const wire::Introduce&)> introduced;
+    std::function<void(const wire::Attach&)> schema_seen;
+    // A peer's way into us has ended; bury() it when it is proved dead.
+    std::function<void(node_id)> departed;
+  };
+  reception(ledger_file& ledger, surroundings around)
+      : ledger_(ledger), around_(std::move(around)) {}
+
+  void add(std::shared_ptr<subscription> one);
+  void remove(const subscription& one);
+
+  void accept(sample&& arrived) noexcept override;
+  void left(node_id peer, std::error_code reason) noexcept override;
+
+  // The node is dead, and `last_words` tells what its publishers had published: what never came is
+  // charged, and the node forgotten. Nothing is charged for publishers of which nothing is known.
+  void bury(node_id dead,
+            const std::function<std::optional<std::uint64_t>(std::uint32_t)>& last_words);
+
+  // How many publishers are attached to this subscription now.
+  [[nodiscard]] std::size_t sources_of(const subscription& one) const;
+  // What a callback threw while samples were handed out, once.
+  [[nodiscard]] std::exception_ptr trouble() noexcept { return std::exchange(trouble_, nullptr); }
+  // Samples from publishers that never attached; a sign of a peer that breaks the rules.
+  [[nodiscard]] std::uint64_t strays() const noexcept { return strays_; }
+
+ private:
+  struct target {
+    std::shared_ptr<subscription> to;
+    ledger_row* row;
+  };
+  struct source {
+    std::string topic;
+    wire::Type type;
+    source_account account;
+    std::vector<target> targets;
+    bool gone = false;
+  };
+  using source_key = std::pair<node_id, std::uint32_t>;
+
+  void control(const sample& arrived);
+  void attach(node_id from, const wire::Attach& words);
+  void detach(node_id from, std::uint32_t publisher, std::uint64_t last_sequence);
+  void meet(source_key key, source& one, const std::shared_ptr<subscription>& to);
+  void charge(source& one, std::uint64_t missing, loss cause) noexcept;
+  void leave(source& one) noexcept;
+  void forget(std::map<source_key, source>::iterator at);
+  [[nodiscard]] source* find(node_id node, std::uint32_t publisher) noexcept;
+
+  ledger_file& ledger_;
+  surroundings around_;
+  std::vector<std::shared_ptr<subscription>> subscriptions_;
+  std::map<source_key, source> sources_;
+  // The source of the sample before: most arrive in runs.
+  source_key recent_key_{};
+  source* recent_ = nullptr;
+  std::uint64_t strays_ = 0;
+  std::exception_ptr trouble_;
+};
+
+}  // namespace bus

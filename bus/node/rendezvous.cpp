@@ -1,0 +1,225 @@
+#include "bus/node/rendezvous.hpp"
+
+#include "bus/node/ledger_file.hpp"
+#include "bus/node/qos.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string_view>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace bus {
+namespace {
+
+// A card of a million topics with long names: 64 MiB would be 67 bytes each. A schema is refused
+// above 1 MiB, which is more than the largest public ones.
+constexpr off_t file_bytes_max = 256 << 20;
+constexpr std::string_view card_suffix = ".card";
+constexpr std::array<const char*, 4> suffixes = {".card", ".links", ".ledger", ".sock"};
+
+std::string schema_name(std::uint64_t hash) { return "schemas/" + to_hex(hash) + ".fds"; }
+
+// The node whose card this file name is.
+std::optional<node_id> card_of(std::string_view name) noexcept {
+  if (!name.ends_with(card_suffix)) return std::nullopt;
+  const auto value = from_hex(name.substr(0, name.size() - card_suffix.size()));
+  if (!value || *value == 0) return std::nullopt;
+  return node_id{*value};
+}
+
+// mkdir -p, each new part 0700.
+result<void> make_directories(const std::string& path) {
+  for (std::size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
+    const std::string part = path.substr(0, slash);
+    if (::mkdir(part.c_str(), 0700) != 0 && errno != EEXIST) return unexpected(last_system_error());
+    if (slash == std::string::npos) return {};
+  }
+}
+
+// Ours, or a group's that we are in (setgid 2770); never writable by everybody.
+result<void> check_owner(int directory) {
+  struct stat about {};
+  if (::fstat(directory, &about) != 0) return unexpected(last_system_error());
+  if ((about.st_mode & S_IWOTH) != 0) return unexpected(errc::denied);
+  const bool ours = about.st_uid == ::geteuid() || ::geteuid() == 0;
+  const bool shared = (about.st_mode & S_ISGID) != 0 && (about.st_mode & S_IWGRP) != 0;
+  if (!ours && !shared) return unexpected(errc::denied);
+  return {};
+}
+
+result<void> write_all(int file, const std::string& bytes) {
+  std::size_t written = 0;
+  while (written < bytes.size()) {
+    const ssize_t put = ::write(file, bytes.data() + written, bytes.size() - written);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return unexpected(last_system_error());
+    written += static_cast<std::size_t>(put);
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string default_directory() {
+  const char* const chosen = std::getenv("OMNIBUS_DIR");
+  if (chosen && *chosen) return chosen;
+  const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
+  if (runtime && *runtime) return std::string(runtime) + "/omnibus";
+  return "/tmp/omnibus-" + std::to_string(::geteuid());
+}
+
+result<rendezvous> rendezvous::open(const std::string& path) {
+  rendezvous opened;
+  opened.path_ = path;
+  if (auto made = make_directories(path); !made) return unexpected(made.error());
+  opened.directory_ = fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!opened.directory_) return unexpected(last_system_error());
+  if (auto allowed = check_owner(opened.directory()); !allowed) return unexpected(allowed.error());
+  if (::mkdirat(opened.directory(), "schemas", 0770) != 0 && errno != EEXIST) {
+    return unexpected(last_system_error());
+  }
+  opened.watch_ = fd(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+  if (!opened.watch_) return unexpected(last_system_error());
+  // Through the descriptor, so that it is the same directory whatever happened to its name.
+  const std::string itself = "/proc/self/fd/" + std::to_string(opened.directory());
+  constexpr std::uint32_t events = IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ONLYDIR;
+  if (::inotify_add_watch(opened.watch_.get(), itself.c_str(), events) < 0) {
+    return unexpected(last_system_error());
+  }
+  return opened;
+}
+
+std::vector<card_change> rendezvous::changes() {
+  std::vector<node_id> touched;
+  alignas(inotify_event) std::array<char, 64 * 1024> buffer;
+  for (;;) {
+    const ssize_t got = ::read(watch_.get(), buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    for (const char* at = buffer.data(); at < buffer.data() + got;) {
+      const auto* const event = reinterpret_cast<const inotify_event*>(at);
+      at += sizeof(inotify_event) + event->len;
+      if ((event->mask & IN_Q_OVERFLOW) != 0) scan_due_ = true;
+      if (event->len == 0) continue;
+      if (const auto node = card_of(event->name)) touched.push_back(*node);
+    }
+  }
+  const bool first = scan_due_;
+  if (std::exchange(scan_due_, false)) {
+    for (const node_id node : nodes()) touched.push_back(node);
+  }
+  std::sort(touched.begin(), touched.end());
+  touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
+  std::vector<card_change> changed;
+  for (const node_id node : touched) {
+    auto card = read_card(node);
+    if (card && (!first || is_alive(directory(), node))) {
+      changed.push_back({node, std::move(*card)});
+    } else if (!card && card.error() == errc::not_found) {
+      changed.push_back({node, std::nullopt});
+    }
+  }
+  return changed;
+}
+
+result<void> rendezvous::replace(const std::string& name, const std::string& bytes) {
+  // A name of our own in the same directory; rename makes it whole at once for every reader.
+  const std::string draft = name + ".tmp" + to_hex(node_id::random().value);
+  const fd file(
+      ::openat(directory(), draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640));
+  if (!file) return unexpected(last_system_error());
+  auto written = write_all(file.get(), bytes);
+  if (written && ::renameat(directory(), draft.c_str(), directory(), name.c_str()) != 0) {
+    written = unexpected(last_system_error());
+  }
+  if (!written) ::unlinkat(directory(), draft.c_str(), 0);
+  return written;
+}
+
+result<std::string> rendezvous::read(const std::string& name) const {
+  const fd file(
+      ::openat(directory(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!file)
+    return unexpected(errno == ENOENT ? make_error_code(errc::not_found) : last_system_error());
+  struct stat about {};
+  if (::fstat(file.get(), &about) != 0) return unexpected(last_system_error());
+  if (!S_ISREG(about.st_mode) || about.st_size > file_bytes_max) return unexpected(errc::corrupt);
+  std::string bytes(static_cast<std::size_t>(about.st_size), '\0');
+  std::size_t have = 0;
+  while (have < bytes.size()) {
+    const ssize_t got = ::read(file.get(), bytes.data() + have, bytes.size() - have);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    have += static_cast<std::size_t>(got);
+  }
+  bytes.resize(have);
+  return bytes;
+}
+
+result<void> rendezvous::write_card(const wire::Card& card) {
+  return replace(to_hex(card.node()) + ".card", card.SerializeAsString());
+}
+
+result<void> rendezvous::write_links(const wire::Links& links) {
+  return replace(to_hex(links.node()) + ".links", links.SerializeAsString());
+}
+
+result<void> rendezvous::write_schema(std::uint64_t hash, const std::string& schema) {
+  const std::string name = schema_name(hash);
+  if (::faccessat(directory(), name.c_str(), F_OK, 0) == 0) return {};
+  return replace(name, schema);
+}
+
+result<std::string> rendezvous::read_schema(std::uint64_t hash) const {
+  return read(schema_name(hash));
+}
+
+result<wire::Card> rendezvous::read_card(node_id node) const {
+  auto bytes = read(to_hex(node.value) + ".card");
+  if (!bytes) return unexpected(bytes.error());
+  wire::Card card;
+  if (!card.ParseFromString(*bytes) || card.node() != node.value)
+    return unexpected(errc::bad_message);
+  return card;
+}
+
+result<wire::Links> rendezvous::read_links(node_id node) const {
+  auto bytes = read(to_hex(node.value) + ".links");
+  if (!bytes) return unexpected(bytes.error());
+  wire::Links links;
+  if (!links.ParseFromString(*bytes)) return unexpected(errc::bad_message);
+  return links;
+}
+
+std::vector<node_id> rendezvous::nodes() const {
+  std::vector<node_id> found;
+  // A descriptor of its own, since the position in a directory belongs to the open file.
+  const int again = ::openat(directory(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (again < 0) return found;
+  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::fdopendir(again), ::closedir);
+  if (!stream) {
+    ::close(again);
+    return found;
+  }
+  while (const dirent* const entry = ::readdir(stream.get())) {
+    if (const auto node = card_of(entry->d_name)) found.push_back(*node);
+  }
+  return found;
+}
+
+void rendezvous::remove(node_id node) noexcept {
+  for (const char* const suffix : suffixes) {
+    ::unlinkat(directory(), (to_hex(node.value) + suffix).c_str(), 0);
+  }
+}
+
+}  // namespace bus

@@ -1,0 +1,68 @@
+// "Which file, and how do two processes agree on it?" The bus directory: every node puts its card
+// there by rename, its ledger under a lock that the kernel drops at death, and its schemas by
+// content.
+//
+// "How does B know?" inotify says which card changed, then that card is read; after an overflow,
+// all are read again. Nothing polls. What a file says is data from a stranger: its size is bounded,
+// a symbolic link is not followed, and a card that does not decode is passed over.
+#pragma once
+
+#include "bus/base/fd.hpp"
+#include "bus/base/ids.hpp"
+#include "bus/base/result.hpp"
+#include "schemas/bus/card.pb.h"
+#include "schemas/bus/links.pb.h"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace bus {
+
+// A card that appeared or changed, or, without a card, one that went away.
+struct card_change {
+  node_id node;
+  std::optional<wire::Card> card;
+};
+
+class rendezvous {
+ public:
+  // Makes the directory (0700) if it is missing and begins to watch it. Errors: denied (it belongs
+  // to somebody else, or others may write to it), no_space, or the kernel's.
+  [[nodiscard]] static result<rendezvous> open(const std::string& path);
+
+  [[nodiscard]] const std::string& path() const noexcept { return path_; }
+  [[nodiscard]] int directory() const noexcept { return directory_.get(); }
+  // Readable when changes() has something to say; level-triggered.
+  [[nodiscard]] int wait_handle() const noexcept { return watch_.get(); }
+
+  // What changed since the last call; the first call tells all that is there. Cards of dead nodes
+  // are not told. Reads files; does not wait.
+  [[nodiscard]] std::vector<card_change> changes();
+
+  // Replaces our own files as a whole. Errors: no_space, denied, or the kernel's.
+  [[nodiscard]] result<void> write_card(const wire::Card& card);
+  [[nodiscard]] result<void> write_links(const wire::Links& links);
+  // Schemas are named by their hash, so a second writer writes the same bytes.
+  [[nodiscard]] result<void> write_schema(std::uint64_t hash, const std::string& schema);
+  [[nodiscard]] result<std::string> read_schema(std::uint64_t hash) const;
+  [[nodiscard]] result<wire::Card> read_card(node_id node) const;
+  [[nodiscard]] result<wire::Links> read_links(node_id node) const;
+  // All nodes with a card here, dead ones included.
+  [[nodiscard]] std::vector<node_id> nodes() const;
+  // Removes every file of a node. Requires: it is ours, or proved dead.
+  void remove(node_id node) noexcept;
+
+ private:
+  rendezvous() = default;
+  [[nodiscard]] result<void> replace(const std::string& name, const std::string& bytes);
+  [[nodiscard]] result<std::string> read(const std::string& name) const;
+
+  std::string path_;
+  fd directory_;
+  fd watch_;
+  bool scan_due_ = true;
+};
+
+}  // namespace bus

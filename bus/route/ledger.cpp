@@ -1,0 +1,25 @@
+#include "bus/route/ledger.hpp"
+
+namespace bus {
+
+std::string_view name_of(loss cause) noexcept {
+  switch (cause) {
+    case loss::queue_full:
+      return "queue_full";
+    case loss::overwritten:
+      return "overwritten";
+    case loss::too_big:
+      return "too_big";
+    case loss::no_link:
+      return "no_link";
+    case loss::expired:
+      return "expired";
+    case loss::decode_error:
+      return "decode_error";
+    case loss::cut:
+      return "cut";
+  }
+  return "unknown";
+}
+
+}  // namespace bus

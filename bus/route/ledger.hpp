@@ -1,0 +1,140 @@
+// The books: what was offered, taken, delivered and lost, as rows of numbers. A row has one writer,
+// its node's own thread, and any number of readers in other processes, who map the node's ledger
+// file and need nobody's help: a stopped or killed node's books can still be read.
+//
+// The sum that must come out, for every subscription and from the moment that it was attached:
+//
+//   published = delivered + queued + lost by each cause
+//
+// Layout of the file: one ledger_header of 4096 bytes, then rows of 128 bytes (LAYOUT.md).
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <type_traits>
+
+namespace bus {
+
+// Why a sample that was published to a subscription did not reach its user.
+enum class loss : std::uint8_t {
+  queue_full,    // nobody took it in time: the link or the subscription had no room
+  overwritten,   // a newer one took its place, as the subscription asked (drop::oldest)
+  too_big,       // larger than the link carries
+  no_link,       // the link was down
+  expired,       // older than the subscription accepts
+  decode_error,  // bytes that are not what the type says
+  cut,           // the publisher died with samples that nobody can give any more
+};
+inline constexpr std::size_t loss_count = 7;
+[[nodiscard]] std::string_view name_of(loss cause) noexcept;
+
+enum class row_kind : std::uint32_t {
+  unused = 0,
+  publisher = 1,
+  subscription = 2,
+  link = 3,
+  source = 4
+};
+
+// The columns of each kind, as indices into ledger_row::counts.
+namespace column {
+// publisher: row.number is the publisher's number.
+inline constexpr std::size_t published = 0;   // = the last sequence
+inline constexpr std::size_t offered = 1;     // published x links attached at the time
+inline constexpr std::size_t taken = 2;       // of the offered
+inline constexpr std::size_t full = 3;        // of the offered, not taken for want of room
+inline constexpr std::size_t sent_bytes = 4;  // payload bytes published
+inline constexpr std::size_t attached = 5;    // links attached now
+inline constexpr std::size_t refused = 6;     // publish calls that failed before they were numbered
+// subscription: row.number is the subscription's number. Losses follow at lost + loss.
+inline constexpr std::size_t delivered = 0;
+inline constexpr std::size_t queued = 1;  // arrived, not yet taken by the user
+inline constexpr std::size_t received_bytes = 2;
+inline constexpr std::size_t expected = 3;  // published since attached, as far as known
+inline constexpr std::size_t sources = 4;   // publishers attached now
+inline constexpr std::size_t lost = 5;      // 5 .. 11
+// link: row.peer is the peer, row.other is unused.
+inline constexpr std::size_t link_taken = 0;
+inline constexpr std::size_t link_full = 1;
+inline constexpr std::size_t link_bytes = 2;
+inline constexpr std::size_t link_copied = 3;
+inline constexpr std::size_t link_wakeups = 4;
+inline constexpr std::size_t link_unsettled = 5;  // sent and not yet let go of by the peer
+inline constexpr std::size_t link_moved_ns = 6;   // steady clock, when unsettled last shrank
+// source: row.number is the subscription, row.peer the sending node, row.other its publisher.
+inline constexpr std::size_t source_sequence = 0;  // the last one accounted for
+inline constexpr std::size_t source_arrived = 1;
+inline constexpr std::size_t source_lost = 2;
+inline constexpr std::size_t source_gone = 3;  // 1 when the publisher has left
+}  // namespace column
+
+struct ledger_row {
+  std::atomic<row_kind> kind;
+  std::uint32_t number;
+  std::uint64_t peer;
+  std::uint64_t other;
+  std::array<std::atomic<std::uint64_t>, 13> counts;
+
+  // One writer, so no read-modify-write. Relaxed: each number stands for itself.
+  void add(std::size_t which, std::uint64_t amount) noexcept {
+    counts[which].store(counts[which].load(std::memory_order_relaxed) + amount,
+                        std::memory_order_relaxed);
+  }
+  void set(std::size_t which, std::uint64_t value) noexcept {
+    counts[which].store(value, std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint64_t get(std::size_t which) const noexcept {
+    return counts[which].load(std::memory_order_relaxed);
+  }
+  void lose(loss cause, std::uint64_t amount) noexcept {
+    add(column::lost + static_cast<std::size_t>(cause), amount);
+  }
+};
+static_assert(sizeof(ledger_row) == 128 && std::is_standard_layout_v<ledger_row>);
+static_assert(column::lost + loss_count <= 13);
+
+struct ledger_header {
+  static constexpr std::uint32_t magic_value = 0x4752444c;  // "LDRG"
+  static constexpr std::uint32_t current_version = 1;
+  std::uint32_t magic;
+  std::uint32_t version;
+  std::uint64_t node;
+  std::int64_t born_ns;             // wall clock
+  std::atomic<std::uint32_t> rows;  // rows in use or once used; each row's kind tells
+};
+inline constexpr std::size_t ledger_header_bytes = 4096;
+
+// The sequence numbers of one publisher, as one subscription sees them. Pure bookkeeping: it says
+// how many are missing, the caller says why.
+class source_account {
+ public:
+  explicit source_account(std::uint64_t next_sequence = 1) noexcept : next_(next_sequence) {}
+
+  struct arrival {
+    bool fresh = true;          // false: a duplicate or stale one, not to be delivered
+    std::uint64_t missing = 0;  // how many were lost just before it
+  };
+  [[nodiscard]] arrival arrived(std::uint64_t sequence) noexcept {
+    if (sequence < next_) return {.fresh = false, .missing = 0};
+    const std::uint64_t missing = sequence - next_;
+    next_ = sequence + 1;
+    return {.fresh = true, .missing = missing};
+  }
+  // The publisher said that `last` was the last one published so far; returns how many of them will
+  // never come.
+  [[nodiscard]] std::uint64_t published_up_to(std::uint64_t last) noexcept {
+    if (last < next_) return 0;
+    const std::uint64_t missing = last - next_ + 1;
+    next_ = last + 1;
+    return missing;
+  }
+  [[nodiscard]] std::uint64_t last() const noexcept { return next_ - 1; }
+
+ private:
+  std::uint64_t next_;
+};
+
+}  // namespace bus

@@ -1,0 +1,120 @@
+#include "transports/shm/memory.hpp"
+
+#include <cerrno>
+#include <csignal>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace transports::shared {
+namespace {
+
+using bus::errc;
+using bus::last_system_error;
+using bus::unexpected;
+
+constexpr unsigned memfd_noexec_seal = 8;  // Linux 6.3; not in Debian 12's headers
+constexpr int required_seals = F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE;
+
+// fallocate on tmpfs gives up with EINTR on any pending signal, and a signal at 1 kHz would make it
+// give up for ever: none is let in meanwhile.
+class signals_held {
+ public:
+  signals_held() noexcept {
+    sigset_t all;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~signals_held() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  signals_held(const signals_held&) = delete;
+  signals_held& operator=(const signals_held&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+mapping::~mapping() {
+  if (at_) ::munmap(at_, bytes_);
+}
+
+bus::result<mapping> mapping::make(int memory, std::uint64_t bytes, int access,
+                                   int flags) noexcept {
+  void* const at = ::mmap(nullptr, bytes, access, flags | MAP_NORESERVE, memory, 0);
+  if (at == MAP_FAILED) return unexpected(last_system_error());
+  mapping made;
+  made.at_ = static_cast<std::byte*>(at);
+  made.bytes_ = bytes;
+  return made;
+}
+
+bus::result<mapping> mapping::readable(int memory, std::uint64_t bytes) noexcept {
+  return make(memory, bytes, PROT_READ, MAP_SHARED);
+}
+
+bus::result<mapping> mapping::writable(int memory, std::uint64_t bytes) noexcept {
+  return make(memory, bytes, PROT_READ | PROT_WRITE, MAP_SHARED);
+}
+
+bus::result<mapping> mapping::zeroes(std::uint64_t bytes) noexcept {
+  return make(-1, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+}
+
+bus::result<bus::fd> make_memory(const char* label, std::uint64_t bytes) noexcept {
+  bus::fd made(::memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING | memfd_noexec_seal));
+  if (!made && errno == EINVAL) made = bus::fd(::memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  // Another user who is handed a read-only descriptor shall not open it again for writing.
+  if (!made || ::fchmod(made.get(), 0400) != 0) return unexpected(last_system_error());
+  if (bytes > 0) {
+    if (auto reserved = extend(made.get(), 0, bytes); !reserved) return unexpected(reserved.error());
+  }
+  return made;
+}
+
+bus::result<void> extend(int memory, std::uint64_t end, std::uint64_t bytes) noexcept {
+  const signals_held quiet;
+  // A thread-directed SIGKILL cannot be held; everything else cannot interrupt us more often than
+  // it was pending before.
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    if (::fallocate(memory, 0, static_cast<off_t>(end), static_cast<off_t>(bytes)) == 0) return {};
+    if (errno != EINTR) break;
+  }
+  return unexpected(last_system_error());
+}
+
+bus::result<void> seal(int memory, bool grows) noexcept {
+  const int seals = required_seals | (grows ? 0 : F_SEAL_GROW) | F_SEAL_SEAL;
+  if (::fcntl(memory, F_ADD_SEALS, seals) != 0) return unexpected(last_system_error());
+  return {};
+}
+
+std::string path_of(int descriptor) {
+  std::string path = "/proc/self/fd/";
+  return path += std::to_string(descriptor);
+}
+
+bus::result<bus::fd> hand_out(int memory) noexcept {
+  bus::fd opened(::open(path_of(memory).c_str(), O_RDONLY | O_CLOEXEC));
+  if (opened) return opened;
+  // Without /proc: a duplicate. The seals forbid writing through it just the same.
+  opened = bus::fd(::fcntl(memory, F_DUPFD_CLOEXEC, 0));
+  if (!opened) return unexpected(last_system_error());
+  return opened;
+}
+
+bus::result<std::uint64_t> inspect(int memory) noexcept {
+  const int seals = ::fcntl(memory, F_GET_SEALS);
+  struct stat about {};
+  if (seals < 0 || ::fstat(memory, &about) != 0) return unexpected(errc::corrupt);
+  if ((seals & required_seals) != required_seals || about.st_size < 0) {
+    return unexpected(errc::corrupt);
+  }
+  // A hole would be filled at our expense when we read it.
+  if (about.st_blocks * 512 < about.st_size) return unexpected(errc::corrupt);
+  return static_cast<std::uint64_t>(about.st_size);
+}
+
+}  // namespace transports::shared
