@@ -331,7 +331,11 @@ void core::attend() {
     } else {
       inbox& arrivals = transports_[what]->arrivals();
       arrivals.attend(*reception_);
-      static_cast<void>(arrivals.poll(usual_budget, *reception_));
+      // On this machine the next turn takes what came, and no more than its subscriptions have room
+      // for; a network is polled rarely otherwise.
+      if (traits_[what].reach == reach::network) {
+        static_cast<void>(arrivals.poll(usual_budget, *reception_));
+      }
     }
   }
   in_pump_ = false;

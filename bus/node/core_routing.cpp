@@ -321,9 +321,8 @@ void core::tend() {
   std::vector<node_id> finished;
   std::vector<node_id> lost;
   for (auto& [peer, link] : links_) {
-    const bool was_open = link->open();
     links_file_.dirty = link->step(now) || links_file_.dirty;
-    if (was_open && !link->open()) suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
+    if (link->take_doubt()) suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
     const known_node* const known = directory_.find(peer);
     const bool network = known && known->network && !known->local;
     if (!network && link->useless()) finished.push_back(peer);
@@ -352,6 +351,11 @@ void core::check_suspects(std::int64_t now) {
     }
     const known_node* const known = directory_.find(peer);
     const bool local = known && known->local && peer != id_;
+    if (local && reception_->hears(peer)) {
+      // What it had sent is not read yet. Its way in will end, and then it is a suspect again.
+      at = suspects_.erase(at);
+      continue;
+    }
     if (local && !is_alive(rendezvous_->directory(), peer)) {
       const auto books = read_ledger(rendezvous_->directory(), peer);
       reception_->bury(peer, [&](std::uint32_t publisher) -> std::optional<std::uint64_t> {
