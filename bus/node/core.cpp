@@ -57,19 +57,25 @@ node_options completed(node_options options) {
   return options;
 }
 
+bool lacks_descriptors(std::error_code why) {
+  return why == std::errc::too_many_files_open || why == std::errc::too_many_files_open_in_system;
+}
+
+constexpr const char* more_descriptors = "raise the limit of open files (ulimit -n)";
+
 // The next step for somebody whose bus directory refused.
 std::string advice(std::error_code why) {
   if (why == errc::no_space) return "free some space or set OMNIBUS_DIR to another directory";
-  if (why.value() == EMFILE || why.value() == ENFILE) {
-    return "raise the limit of open files (ulimit -n)";
-  }
+  if (lacks_descriptors(why)) return more_descriptors;
   return "set OMNIBUS_DIR to a directory of your own, mode 0700";
 }
 
 template <class T>
 T must(result<T> made, const std::string& what) {
   if (made) return std::move(*made);
-  throw error(made.error(), what + ": " + made.error().message());
+  const std::string step =
+      lacks_descriptors(made.error()) ? std::string("; ") + more_descriptors : "";
+  throw error(made.error(), what + ": " + made.error().message() + step);
 }
 
 }  // namespace
@@ -90,8 +96,7 @@ core::core(node_options options) : options_(completed(std::move(options))), id_(
 }
 
 void core::come_up() {
-  bell_ =
-      must(bell::make(), "cannot make the node's bell; raise the limit of open files (ulimit -n)");
+  bell_ = must(bell::make(), "cannot make the node's bell");
   watch_ = fd(::epoll_create1(EPOLL_CLOEXEC));
   timer_ = fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!watch_ || !timer_) {
@@ -124,8 +129,7 @@ void core::come_up() {
   card_.set_revision(1);
   if (auto written = rendezvous_->write_card(card_); !written) {
     throw error(written.error(), "cannot write the node's card in " + rendezvous_->path() + ": " +
-                                     written.error().message() + "; " +
-                                     advice(written.error()));
+                                     written.error().message() + "; " + advice(written.error()));
   }
   watch(rendezvous_->wait_handle(), from_rendezvous);
   watch(timer_.get(), from_timer);
@@ -165,8 +169,9 @@ void core::open_directory() {
   }
   rendezvous_ = std::make_unique<rendezvous>(std::move(*opened));
   if (rendezvous_->waits_at_pipe()) {
-    complain("no inotify instance left, so others call by a pipe: raise "
-             "fs.inotify.max_user_instances");
+    complain(
+        "no inotify instance left, so others call by a pipe: raise "
+        "fs.inotify.max_user_instances");
   }
   auto ledger = ledger_file::create(rendezvous_->directory(), id_);
   if (!ledger) {
@@ -185,9 +190,11 @@ void core::open_transports() {
   setup.link_depth = options_.link_depth;
   setup.listen = options_.listen;
   setup.insecure = options_.insecure;
+  std::error_code failed = errc::unsupported;
   for (const transport_maker& maker : options_.transports) {
     auto made = maker.make(setup);
     if (!made) {
+      failed = made.error();
       complain("transport " + maker.scheme + " is not available: " + made.error().message());
       continue;
     }
@@ -197,9 +204,8 @@ void core::open_transports() {
     transports_.push_back(std::move(*made));
   }
   if (!transports_.empty()) return;
-  rendezvous_->remove(id_);
-  throw error(errc::unsupported, "node '" + options_.name + "' has no working transport: " +
-                                     (troubles_.empty() ? "none was given" : troubles_.front()));
+  throw error(failed, "node '" + options_.name + "' has no working transport: " + troubles_.back() +
+                          (lacks_descriptors(failed) ? std::string("; ") + more_descriptors : ""));
 }
 
 void core::watch(int descriptor, std::uint32_t what) {
@@ -207,7 +213,9 @@ void core::watch(int descriptor, std::uint32_t what) {
   event.events = EPOLLIN;
   event.data.u32 = what;
   if (::epoll_ctl(watch_.get(), EPOLL_CTL_ADD, descriptor, &event) != 0) {
-    throw error(last_system_error(), "cannot watch the node's descriptors");
+    const std::error_code failed = last_system_error();
+    throw error(failed, "cannot watch the node's descriptors: " + failed.message() +
+                            "; raise fs.epoll.max_user_watches");
   }
 }
 
