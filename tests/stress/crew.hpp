@@ -19,11 +19,10 @@
 
 namespace crew {
 
-using namespace std::chrono_literals;
 using contract::must;
 
 // Many processes share few cores: what takes longer than this counts as never.
-inline constexpr std::chrono::seconds patience = 90s;
+inline constexpr std::chrono::seconds patience{90};
 
 // Says which message it is and whose, and carries a hash of all that.
 struct numbered {
@@ -97,7 +96,7 @@ bool eventually(Holds&& holds, std::chrono::nanoseconds within = patience) {
   const auto until = bus::deadline::after(within);
   while (!holds()) {
     if (until.passed()) return false;
-    std::this_thread::sleep_for(2ms);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
   return true;
 }
