@@ -1,16 +1,19 @@
-// Where protobuf messages are decoded: arenas that are used again, so that a message of an ordinary
-// size costs no call of malloc for itself and its submessages.
+// Where protobuf messages are decoded: arenas that are used again, with the message on them, so
+// that a message like the one before costs no call of malloc, not even for its texts (half the time
+// of decoding a demo.Quake; README.md has the figures).
 //
-// A subscription owns a shelf. A lease is one arena, empty when it is taken; it may outlive the
-// shelf and end on any thread. Ending, it empties the arena and puts it back, if there is room: a
-// shelf keeps at most `spares_max`, and each of them only its first block.
+// A subscription owns a shelf. A lease is one arena; it may outlive the shelf and end on any
+// thread. Ending, it puts the arena back, if there is room. What a shelf keeps is bounded:
+// `spares_max` arenas, each emptied after a payload larger than `kept_bytes_max` and after every
+// `uses_max` leases, since texts and lists keep the room that they once needed: at most 4 x 64 x 64
+// KiB of payload.
 #pragma once
 
 #include <cstddef>
 #include <utility>
 
 namespace google::protobuf {
-class Arena;
+class MessageLite;
 }
 
 namespace bus {
@@ -21,7 +24,9 @@ class arena_shelf {
  public:
   // Two are in use while a callback keeps the previous message, four with two threads doing so.
   static constexpr std::size_t spares_max = 4;
-  // Room for a message of some ten strings; measured with demo.Quake, see README.md.
+  static constexpr unsigned uses_max = 64;
+  static constexpr std::size_t kept_bytes_max = 64 << 10;
+  // Room for a message of some ten texts: demo.Quake needs a quarter of it.
   static constexpr std::size_t first_block_bytes = 4096;
 
   // Allocates nothing before the first take().
@@ -35,8 +40,9 @@ class arena_shelf {
   arena_shelf& operator=(const arena_shelf&) = delete;
   ~arena_shelf();
 
-  // The owner's thread only. Out of memory ends the process, as protobuf itself does.
-  [[nodiscard]] arena_lease take() noexcept;
+  // For a payload of that size. The owner's thread only. Out of memory ends the process, as in
+  // protobuf itself.
+  [[nodiscard]] arena_lease take(std::size_t payload_bytes) noexcept;
 
  private:
   friend class arena_lease;
@@ -56,11 +62,12 @@ class arena_lease {
   }
   arena_lease(const arena_lease&) = delete;
   arena_lease& operator=(const arena_lease&) = delete;
-  // Destroys what was made on the arena.
   ~arena_lease();
 
-  // Requires: taken from a shelf.
-  [[nodiscard]] google::protobuf::Arena& arena() const noexcept;
+  // A message of the prototype's type, with any content: to be decoded into. It lives as long as
+  // the lease. Called once. Requires: taken from a shelf.
+  [[nodiscard]] google::protobuf::MessageLite& message_like(
+      const google::protobuf::MessageLite& prototype) const noexcept;
 
  private:
   friend class arena_shelf;

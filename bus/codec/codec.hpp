@@ -27,8 +27,6 @@
 #include <span>
 #include <type_traits>
 
-#include <google/protobuf/arena.h>
-
 namespace bus {
 namespace detail {
 
@@ -36,6 +34,22 @@ template <class T>
 inline constexpr bool is_attached = false;
 template <class M>
 inline constexpr bool is_attached<attached<M>> = protobuf_message<M>;
+
+template <class M>
+struct decoded {
+  arena_lease lease;
+  const M* message;
+};
+
+// Errors: those of decode_into.
+template <protobuf_message M>
+[[nodiscard]] result<decoded<M>> decode_on(arena_shelf& shelf,
+                                           std::span<const std::byte> from) noexcept {
+  arena_lease lease = shelf.take(from.size());
+  M& made = static_cast<M&>(lease.message_like(M::default_instance()));
+  if (const auto done = decode_into(made, from); !done) return unexpected(done.error());
+  return decoded<M>{std::move(lease), &made};
+}
 
 }  // namespace detail
 
@@ -140,11 +154,9 @@ struct codec<M> {
   // Errors: bad_message, too_big; see detail::decode_into.
   [[nodiscard]] static result<view> decode(const sample& whole, arena_shelf& shelf) noexcept {
     if ((whole.head().flags & frame_flag::attachment) != 0) return unexpected(errc::bad_message);
-    arena_lease lease = shelf.take();
-    M* const made = google::protobuf::Arena::CreateMessage<M>(&lease.arena());
-    const auto decoded = detail::decode_into(*made, whole.payload());
+    auto decoded = detail::decode_on<M>(shelf, whole.payload());
     if (!decoded) return unexpected(decoded.error());
-    return view{std::move(lease), made};
+    return view{std::move(decoded->lease), decoded->message};
   }
 };
 
@@ -184,11 +196,9 @@ struct codec<attached<M>> {
     if ((whole.head().flags & frame_flag::attachment) == 0) return unexpected(errc::bad_message);
     const auto parts = attachment_open(whole.payload());
     if (!parts) return unexpected(parts.error());
-    arena_lease lease = shelf.take();
-    M* const made = google::protobuf::Arena::CreateMessage<M>(&lease.arena());
-    const auto decoded = detail::decode_into(*made, parts->message);
+    auto decoded = detail::decode_on<M>(shelf, parts->message);
     if (!decoded) return unexpected(decoded.error());
-    return view{std::move(lease), made, parts->binary};
+    return view{std::move(decoded->lease), decoded->message, parts->binary};
   }
 };
 

@@ -242,6 +242,13 @@ void core::note_mismatch(const publication& source, node_id peer, const wire::In
           "), theirs is " + interest.type().name() + " (" + to_hex(interest.type().hash()) + ")"};
 }
 
+std::unique_ptr<peer_link> core::make_link(node_id peer) {
+  return std::make_unique<peer_link>(
+      peer_link::setup{
+          .self = id_, .peer = peer, .transports = transports_, .depth = options_.link_depth},
+      ledger_->take(row_kind::link, 0, peer));
+}
+
 peer_link& core::link_to(node_id peer) {
   std::unique_ptr<peer_link>& link = links_[peer];
   if (!link) {

@@ -202,17 +202,65 @@ TEST_CASE("arenas are used again, and each message stands alone") {
   }
 }
 
-TEST_CASE("a second message of ordinary size is decoded on the same arena") {
+TEST_CASE("a message is decoded where the one before was, and nothing of that one is left") {
+  const auto memory = bus::pool::make(codec_tools::pool_bytes_max);
   bus::arena_shelf shelf;
-  const void* first = nullptr;
-  {
-    const auto lease = shelf.take();
-    first = &lease.arena();
+  const auto sample = encoded<demo::Quake>(*memory, some_quake());
+  const auto place_of = [&](const bus::sample& from) {
+    const auto got = bus::received<demo::Quake>::from(from, shelf);
+    REQUIRE(got);
+    return &**got;
+  };
+  const auto* const first = place_of(sample);
+  CHECK(place_of(sample) == first);
+  const auto empty = bus::received<demo::Quake>::from(sent(*memory, {}), shelf);
+  REQUIRE(empty);
+  CHECK(&**empty == first);
+  CHECK((*empty)->ByteSizeLong() == 0);
+  CHECK(place_of(sample) != first);  // which is held
+}
+
+TEST_CASE("a refused payload leaves nothing for the next message") {
+  const auto memory = bus::pool::make(codec_tools::pool_bytes_max);
+  bus::arena_shelf shelf;
+  const std::string bytes = some_quake().SerializeAsString();
+  const std::string cut = bytes.substr(0, bytes.size() - 1) + "\xff";
+  REQUIRE_FALSE(bus::received<demo::Quake>::from(sent(*memory, bytes_of(cut)), shelf));
+  const auto got = bus::received<demo::Quake>::from(sent(*memory, {}), shelf);
+  REQUIRE(got);
+  CHECK((*got)->ByteSizeLong() == 0);
+}
+
+TEST_CASE("a shelf keeps no room of large payloads, and of small ones not for ever") {
+  const auto memory = bus::pool::make(codec_tools::pool_bytes_max);
+  bus::arena_shelf shelf;
+  const auto capacity_after = [&](std::size_t size, int times) {
+    demo::Quake quake;
+    quake.set_place(std::string(size, 'p'));
+    const auto sample = encoded<demo::Quake>(*memory, quake);
+    for (int i = 0; i < times; ++i) REQUIRE(bus::received<demo::Quake>::from(sample, shelf));
+    const auto got = bus::received<demo::Quake>::from(sent(*memory, bytes_of("\x2a\x01p")), shelf);
+    REQUIRE(got);
+    REQUIRE((*got)->place() == "p");
+    return (*got)->place().capacity();
+  };
+  CHECK(capacity_after(1 << 20, 1) < 100);
+  CHECK(capacity_after(1000, 1) >= 1000);
+  CHECK(capacity_after(100, bus::arena_shelf::uses_max) < 1000);
+}
+
+TEST_CASE("one shelf serves two types") {
+  const auto memory = bus::pool::make(codec_tools::pool_bytes_max);
+  bus::arena_shelf shelf;
+  for (int round = 0; round < 3; ++round) {
+    const auto quake =
+        bus::received<demo::Quake>::from(encoded<demo::Quake>(*memory, some_quake()), shelf);
+    REQUIRE(quake);
+    CHECK((*quake)->network() == "ci");
+    const auto chain = bus::received<tests::Chain>::from(sent(*memory, {}), shelf);
+    REQUIRE(chain);
+    CHECK_FALSE((*chain)->has_next());
   }
-  const auto again = shelf.take();
-  CHECK(&again.arena() == first);
-  const auto other = shelf.take();
-  CHECK(&other.arena() != first);
 }
 
 TEST_CASE("messages end on other threads while more are decoded") {

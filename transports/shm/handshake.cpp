@@ -223,10 +223,14 @@ bus::result<note> receive_note(const bus::fd& socket) noexcept {
   envelope.msg_iovlen = 1;
   envelope.msg_control = control.data();
   envelope.msg_controllen = control.size();
+  // Who closes without having read our hello resets the connection, and the kernel says so before
+  // it gives us the farewell that was sent; it says so once.
+  bool was_reset = false;
   ssize_t got = 0;
   do {
     got = ::recvmsg(socket.get(), &envelope, MSG_CMSG_CLOEXEC);
-  } while (got < 0 && errno == EINTR);
+  } while (got < 0 &&
+           (errno == EINTR || (errno == ECONNRESET && !std::exchange(was_reset, true))));
   if (got < 0) {
     if (errno == EAGAIN) return unexpected(errc::timed_out);
     if (errno == ECONNRESET) return unexpected(errc::gone);
