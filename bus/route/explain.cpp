@@ -1,5 +1,6 @@
 #include "bus/route/explain.hpp"
 
+#include "bus/base/error_code.hpp"
 #include "bus/route/directory.hpp"
 #include "bus/topic/name.hpp"
 #include "bus/topic/nearest.hpp"
