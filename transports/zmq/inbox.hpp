@@ -46,7 +46,7 @@ class router_inbox final : public bus::inbox, public watcher {
   [[nodiscard]] bool arm() noexcept override;
   void disarm() noexcept override;
 
-  void stir() noexcept override;
+  void stir(source what) noexcept override;
   void tick(std::int64_t) noexcept override {}  // what is due is done after each stir and poll
   void rest() noexcept override {}
 
@@ -112,6 +112,10 @@ class router_inbox final : public bus::inbox, public watcher {
   std::vector<std::string> where_;
   socket router_;
   monitor monitor_;
+  watch_point messages_{this, source::messages};
+  watch_point events_{this, source::events};
+  watch_point returns_{this, source::homes};
+  bool used_ = false;  // the router was used since it was last found empty
   std::unordered_set<int> connections_;             // alive, as the monitor told
   std::unordered_map<int, std::uint32_t> link_of_;  // the peer's link, by connection
   std::unordered_map<std::uint32_t, std::unique_ptr<peer>> peers_;
