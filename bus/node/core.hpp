@@ -90,6 +90,8 @@ class core {
 
   [[nodiscard]] std::size_t confirmed(const publication& source) const;
   [[nodiscard]] std::size_t sources(const subscription& one) const;
+  // The most samples that any link of this publisher has on the way.
+  [[nodiscard]] std::size_t backlog(const publication& source) const noexcept;
 
   // The nodes that are known, ourselves included.
   [[nodiscard]] const directory& known() const noexcept { return directory_; }

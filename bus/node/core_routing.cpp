@@ -134,6 +134,12 @@ std::size_t core::confirmed(const publication& source) const {
 
 std::size_t core::sources(const subscription& one) const { return reception_->sources_of(one); }
 
+std::size_t core::backlog(const publication& source) const noexcept {
+  std::size_t most = 0;
+  for (const peer_link* const link : source.routes) most = std::max(most, link->unsettled());
+  return most;
+}
+
 explanation core::why(const std::string& topic) {
   tend();
   keep_books();

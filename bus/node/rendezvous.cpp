@@ -183,7 +183,8 @@ result<void> rendezvous::write_links(const wire::Links& links) {
 
 result<void> rendezvous::write_schema(std::uint64_t hash, const std::string& schema) {
   const std::string name = schema_name(hash);
-  if (::faccessat(directory(), name.c_str(), F_OK, 0) == 0) return {};
+  // Touched, so that `bus gc` does not take it for unused before our card names it.
+  if (::utimensat(directory(), name.c_str(), nullptr, 0) == 0 || errno != ENOENT) return {};
   return replace(name, schema);
 }
 
