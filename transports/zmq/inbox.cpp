@@ -504,8 +504,8 @@ void router_inbox::report(bool everything) noexcept {
   due_ns_ = INT64_MAX;
   for (auto& [link, one] : peers_) {
     if (one->released == 0) continue;
-    const bool much = one->released >= setup.link_depth / 4 ||
-                      one->released_bytes >= setup.link_bytes_max / 4;
+    const bool much =
+        one->released >= setup.link_depth / 4 || one->released_bytes >= setup.link_bytes_max / 4;
     const bool scarce = one->unreported >= setup.link_depth / 4 * 3 ||
                         one->unreported_bytes >= setup.link_bytes_max / 4 * 3;
     if (everything || much || scarce || one->urgent || now_ns >= one->due_ns) report_to(*one);
