@@ -240,6 +240,20 @@ published core::send(publication& source, const sample& sealed) noexcept {
   return outcome;
 }
 
+bool core::has_room(const publication& source) noexcept {
+  return std::all_of(source.routes.begin(), source.routes.end(),
+                     [](peer_link* link) { return link->has_room(); });
+}
+
+bool core::wait_room(publication& source, deadline until) {
+  return drive(until, usual_budget, [&] {
+    const bool much = std::all_of(source.routes.begin(), source.routes.end(),
+                                  [](peer_link* link) { return link->has_much_room(); });
+    restless_ = restless_ || !much;
+    return much;
+  });
+}
+
 void core::in_passing() noexcept {
   const bool called = sentry_ && sentry_->calls();
   if (!called && ++turns_ % now_and_then != 0) return;

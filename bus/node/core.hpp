@@ -71,6 +71,10 @@ class core {
   published send(publication& source, const sample& sealed) noexcept;
   // Counts a sample that nobody listens to. Requires: source.routes.empty().
   void publish_to_nobody(publication& source, std::uint64_t bytes) noexcept;
+  // Whether every link has a place for the next sample; cheap.
+  [[nodiscard]] static bool has_room(const publication& source) noexcept;
+  // Waits until every link has much room, or the deadline; returns whether it has.
+  bool wait_room(publication& source, deadline until);
   // Looks after the control plane if it called; cheap when it did not.
   void in_passing() noexcept;
 
@@ -110,6 +114,7 @@ class core {
   void rematch(node_id peer);
   void rematch(publication& source);
   void want(publication& source, node_id peer);
+  [[nodiscard]] std::unique_ptr<peer_link> make_link(node_id peer);
   peer_link& link_to(node_id peer);
   void drop_link(node_id peer);
   void note_mismatch(const publication& source, node_id peer, const wire::Interest& interest);

@@ -229,11 +229,17 @@ void core::note_mismatch(const publication& source, node_id peer, const wire::In
           "), theirs is " + interest.type().name() + " (" + to_hex(interest.type().hash()) + ")"};
 }
 
+std::unique_ptr<peer_link> core::make_link(node_id peer) {
+  return std::make_unique<peer_link>(
+      peer_link::setup{
+          .self = id_, .peer = peer, .transports = transports_, .depth = options_.link_depth},
+      ledger_->take(row_kind::link, 0, peer));
+}
+
 peer_link& core::link_to(node_id peer) {
   std::unique_ptr<peer_link>& link = links_[peer];
   if (!link) {
-    link =
-        std::make_unique<peer_link>(id_, peer, transports_, ledger_->take(row_kind::link, 0, peer));
+    link = make_link(peer);
     const known_node& known = *directory_.find(peer);
     link->set_ways(rank_ways(traits_, known), known.card.name());
   }
@@ -263,8 +269,7 @@ void core::call_peers() {
       complain("peer " + where + " cannot be called: no network transport was given");
       continue;
     }
-    auto link =
-        std::make_unique<peer_link>(id_, node_id{}, transports_, ledger_->take(row_kind::link, 0));
+    auto link = make_link(node_id{});
     link->set_ways(rank_ways(traits_, unknown), where);
     link->introduce(introduction());
     calls_.emplace_back(where, std::move(link));

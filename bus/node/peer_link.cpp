@@ -25,9 +25,12 @@ bool more_particular(const transport* one, const transport* other) noexcept {
 
 }  // namespace
 
-peer_link::peer_link(node_id self, node_id peer,
-                     std::span<const std::unique_ptr<transport>> transports, ledger_row& row)
-    : self_(self), peer_(peer), transports_(transports), row_(row) {}
+peer_link::peer_link(const setup& about, ledger_row& row)
+    : self_(about.self),
+      peer_(about.peer),
+      transports_(about.transports),
+      depth_(about.depth),
+      row_(row) {}
 
 peer_link::~peer_link() {
   for (auto& [number, one] : attachments_) drop_out(one);
@@ -91,10 +94,26 @@ bool peer_link::offer(publication& source, const sample& one) noexcept {
 std::size_t peer_link::offer(publication& source, std::span<const sample> batch) noexcept {
   const auto sent = box_->send(batch);
   const std::size_t taken = sent.value_or(std::size_t{0});
+  places_ -= std::min(places_, static_cast<std::uint32_t>(taken));
   if (taken == batch.size()) return taken;
   attachments_[source.number].owed = true;
   unsettled_work_ = true;
   return taken;
+}
+
+bool peer_link::has_room() noexcept {
+  if (places_ > 0 || !box_) return true;
+  const std::size_t unsettled = box_->unsettled();
+  places_ = unsettled < depth_ ? depth_ - static_cast<std::uint32_t>(unsettled) : 0;
+  return places_ > 0;
+}
+
+bool peer_link::has_much_room() noexcept {
+  if (!box_) return true;
+  const bool much = box_->unsettled() <= depth_ / 2;
+  // Restless until then, so that a sleep arms the outbox.
+  unsettled_work_ = unsettled_work_ || !much;
+  return much;
 }
 
 void peer_link::attach(attachment& one) {

@@ -26,9 +26,14 @@ namespace bus {
 
 class peer_link {
  public:
-  // `transports` outlive the link; `row` is its row in the ledger.
-  peer_link(node_id self, node_id peer, std::span<const std::unique_ptr<transport>> transports,
-            ledger_row& row);
+  struct setup {
+    node_id self;
+    node_id peer;
+    std::span<const std::unique_ptr<transport>> transports;  // outlive the link
+    std::uint32_t depth = 0;  // samples in flight, as the transports have it
+  };
+  // `row` is the link's row in the ledger, and outlives it.
+  peer_link(const setup& about, ledger_row& row);
   ~peer_link();
   peer_link(const peer_link&) = delete;
   peer_link& operator=(const peer_link&) = delete;
@@ -51,6 +56,12 @@ class peer_link {
   bool offer(publication& source, const sample& one) noexcept;
   // The same for a batch; returns how many were taken from the front.
   std::size_t offer(publication& source, std::span<const sample> batch) noexcept;
+
+  // Whether the next sample will find a place, as far as messages are counted. Cheap: it asks the
+  // outbox only when all places that it knew of are used up.
+  [[nodiscard]] bool has_room() noexcept;
+  // Whether at least half of the places are free: the time to go on after having waited.
+  [[nodiscard]] bool has_much_room() noexcept;
 
   // Does what can be done now; true when anything changed that the links file should show.
   bool step(std::int64_t now_ns);
@@ -93,6 +104,8 @@ class peer_link {
   node_id self_;
   node_id peer_;
   std::span<const std::unique_ptr<transport>> transports_;
+  std::uint32_t depth_;
+  std::uint32_t places_ = 0;  // known to be free
   ledger_row& row_;
   std::string peer_name_;
   std::vector<way> ways_;

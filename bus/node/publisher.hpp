@@ -61,6 +61,13 @@ class publisher_base {
   bool wait_matched(std::size_t links, std::chrono::nanoseconds timeout) {
     return core_->drive(deadline::after(timeout), 256, [&] { return matched() >= links; });
   }
+  // Whether every link has a place for the next message. Cheap enough to ask before each: a
+  // publisher that must lose nothing asks, and waits if not.
+  [[nodiscard]] bool has_room() const noexcept { return core::has_room(*source_); }
+  // Waits until the slowest link has half of its places free, or the time is over; turns the node.
+  bool wait_room(std::chrono::nanoseconds timeout) {
+    return core_->wait_room(*source_, deadline::after(timeout));
+  }
   // Samples published so far: the last sequence.
   [[nodiscard]] std::uint64_t sequence() const noexcept { return source_->head.sequence; }
 

@@ -20,7 +20,6 @@ std::size_t edit_distance(std::string_view left, std::string_view right,
   using row = std::array<std::size_t, name_bytes_max + 1>;
   row rows[3];  // row i of the table is rows[i % 3]
   for (std::size_t j = 0; j <= right.size(); ++j) rows[0][j] = j;
-  std::size_t least_above = 0;
   for (std::size_t i = 1; i <= left.size(); ++i) {
     row& now = rows[i % 3];
     const row& above = rows[(i - 1) % 3];
@@ -35,9 +34,9 @@ std::size_t edit_distance(std::string_view left, std::string_view right,
       if (swapped) now[j] = std::min(now[j], second[j - 2] + 1);
       least = std::min(least, now[j]);
     }
-    // A cell draws on the two rows above it: when both are out of reach, so is all that follows.
-    if (std::min(least, least_above) > distance_max) return far;
-    least_above = least;
+    // The least of a row is never below the least of the row above, so what is out of reach stays
+    // so. A swap reaches over that row, but to a cell which costs there at most one edit more.
+    if (least > distance_max) return far;
   }
   return std::min(rows[left.size() % 3][right.size()], far);
 }

@@ -1,9 +1,9 @@
 // How fast and how large is the match tree, and what does a lookup's cost depend on?
 //
 // Every figure is measured with 1,000 to 1,000,000 patterns in the tree, so that a row can be read
-// across. The patterns of a tree of depth d are the numbers 0, 1, 2, ... written in base
-// ceil(n^(1/d)), one digit a level, which spreads them over all levels; a level reads like "s7d12"
-// (stage 7, digit 12). Looked-up names are drawn at random from the patterns beforehand.
+// across. The patterns of a tree of depth d are the numbers 0, 1, 2, ... written with d digits, one
+// a level, in as even a base as gives enough of them; a level reads like "s7d12" (stage 7, digit
+// 12). Looked-up names are drawn at random from the patterns beforehand.
 //
 //   insert, remove   one pattern, in random order; bytes_per_pattern is what malloc handed out
 //                    (malloc_usable_size plus its 8-byte header), not what the tree believes
@@ -17,7 +17,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <map>
 #include <memory>
 #include <new>
 #include <random>
@@ -36,14 +35,14 @@ constexpr std::size_t malloc_header = 8;
 
 }  // namespace
 
-void* operator new(std::size_t size) {
+[[gnu::noinline]] void* operator new(std::size_t size) {
   void* const memory = std::malloc(size);
   if (memory == nullptr) std::abort();
   heap_bytes += malloc_usable_size(memory) + malloc_header;
   return memory;
 }
 
-void operator delete(void* memory) noexcept {
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
   if (memory != nullptr) heap_bytes -= malloc_usable_size(memory) + malloc_header;
   std::free(memory);
 }
@@ -55,24 +54,45 @@ namespace {
 constexpr std::uint32_t seed = 20240501;
 constexpr std::size_t names_looked_up = 4096;
 
-std::size_t base_of(std::size_t patterns, std::size_t depth) {
-  const double root = std::pow(static_cast<double>(patterns), 1.0 / static_cast<double>(depth));
-  return std::max<std::size_t>(2, static_cast<std::size_t>(std::ceil(root - 1e-9)));
+// How many children each level has: as equal as can be, the narrower ones first, and their product
+// just enough for `patterns`.
+std::vector<std::size_t> fan_out(std::size_t patterns, std::size_t depth) {
+  std::vector<std::size_t> children(depth);
+  std::size_t left = patterns;
+  for (std::size_t level = depth; level > 0; --level) {
+    const double root = std::pow(static_cast<double>(left), 1.0 / static_cast<double>(level));
+    const auto here = static_cast<std::size_t>(std::ceil(root - 1e-9));
+    children[level - 1] = here;
+    left = (left + here - 1) / here;
+  }
+  return children;
 }
 
-std::string numbered(std::size_t k, std::size_t base, std::size_t depth) {
+void append_level(std::string& text, std::size_t level, std::size_t digit) {
+  if (level > 0) text += '/';
+  text += 's';
+  text += std::to_string(level);
+  text += 'd';
+  text += std::to_string(digit);
+}
+
+// The last level is the least significant digit.
+std::string numbered(std::size_t k, const std::vector<std::size_t>& children) {
+  std::vector<std::size_t> digits(children.size());
+  for (std::size_t level = children.size(); level > 0; k /= children[--level]) {
+    digits[level - 1] = k % children[level - 1];
+  }
   std::string text;
-  for (std::size_t level = 0; level < depth; ++level, k /= base) {
-    if (level > 0) text += '/';
-    text += "s" + std::to_string(level) + "d" + std::to_string(k % base);
+  for (std::size_t level = 0; level < digits.size(); ++level) {
+    append_level(text, level, digits[level]);
   }
   return text;
 }
 
 std::vector<std::string> spread(std::size_t patterns, std::size_t depth) {
   std::vector<std::string> all(patterns);
-  const std::size_t base = base_of(patterns, depth);
-  for (std::size_t k = 0; k < patterns; ++k) all[k] = numbered(k, base, depth);
+  const auto children = fan_out(patterns, depth);
+  for (std::size_t k = 0; k < patterns; ++k) all[k] = numbered(k, children);
   std::shuffle(all.begin(), all.end(), std::mt19937(seed));
   return all;
 }
@@ -86,7 +106,9 @@ void fill(bus::match_tree& tree, const std::vector<std::string>& patterns) {
 void add_hundred(bus::match_tree& tree, const std::string& name) {
   const std::string start = name.substr(0, name.rfind('/'));
   const std::string first = name.substr(0, name.find('/'));
-  for (const std::string& pattern : {name, start + "/*", first + "/**", std::string("**")}) {
+  const std::string last_is_any = start + "/*";
+  const std::string rest_is_any = first + "/**";
+  for (const std::string& pattern : {name, last_is_any, rest_is_any, std::string("**")}) {
     for (std::uint32_t id = 0; id < 25; ++id) {
       benchmark::DoNotOptimize(tree.insert(pattern, 0x80000000U + id));
     }
@@ -166,35 +188,35 @@ void lookup(benchmark::State& state) {
   const std::size_t wanted = argument(state, 2);
   bus::match_tree tree;
   fill(tree, patterns);
-  std::vector<std::string> names(patterns.begin(),
-                                 patterns.begin() + (wanted == 1 ? names_looked_up / 4 : 1));
   // With a hundred matches there is one name, or else the names' patterns would match each other;
-  // with one match, 1024 names, so that the caches do not hold just the one path.
+  // with one match, many, so that the caches do not hold just the one path.
+  auto names = patterns;
+  names.resize(wanted == 1 ? std::min(names_looked_up, names.size()) : 1);
   if (wanted == 100) {
-    add_hundred(tree, names[0]);
     if (!tree.remove(names[0], 0)) state.SkipWithError("the name's own entry is missing");
+    add_hundred(tree, names[0]);
   }
   look_up(state, tree, names);
 }
 
 void mixed(benchmark::State& state) {
   const std::size_t depth = argument(state, 1);
-  const std::size_t base = base_of(argument(state, 0), depth);
+  const auto children = fan_out(argument(state, 0), depth);
   std::mt19937 random(seed);
   bus::match_tree tree;
   for (std::uint32_t id = 0; tree.size().patterns < argument(state, 0); ++id) {
     std::string pattern;
     for (std::size_t level = 0; level < depth; ++level) {
-      if (level > 0) pattern += '/';
       const auto kind = random() % 20;
+      if (kind > 2) append_level(pattern, level, random() % (children[level] + 1));
+      if (kind <= 2 && level > 0) pattern += '/';
       if (kind == 0) pattern += "**";
       if (kind == 1 || kind == 2) pattern += "*";
-      if (kind > 2) pattern += "s" + std::to_string(level) + "d" + std::to_string(random() % base);
     }
     benchmark::DoNotOptimize(tree.insert(pattern, id));
   }
   std::vector<std::string> names;
-  while (names.size() < names_looked_up) names.push_back(numbered(random(), base, depth));
+  while (names.size() < names_looked_up) names.push_back(numbered(random(), children));
   look_up(state, tree, names);
 }
 
@@ -202,8 +224,9 @@ void private_tails(benchmark::State& state) {
   const std::size_t depth = argument(state, 1);
   std::vector<std::string> patterns(argument(state, 0));
   for (std::size_t k = 0; k < patterns.size(); ++k) {
-    patterns[k] = "fleet/robot" + std::to_string(k);
-    for (std::size_t level = 2; level < depth; ++level) patterns[k] += "/s" + std::to_string(level);
+    append_level(patterns[k], 0, 0);
+    append_level(patterns[k], 1, k);
+    for (std::size_t level = 2; level < depth; ++level) append_level(patterns[k], level, 0);
   }
   std::size_t bytes = 0;
   for (auto _ : state) {

@@ -5,7 +5,7 @@
 #include "tests/unit/topic_reference.hpp"
 
 #include <algorithm>
-#include <map>
+#include <random>
 #include <set>
 #include <string>
 #include <utility>
@@ -41,8 +41,15 @@ std::string repeat(const std::string& part, std::size_t times) {
 
 // The k-th of many: four levels, 32 children each, as a fleet's topics are.
 std::string numbered(std::size_t k) {
-  return "f" + std::to_string(k % 32) + "/r" + std::to_string(k / 32 % 32) + "/s" +
-         std::to_string(k / 1024 % 32) + "/c" + std::to_string(k / 32768);
+  std::string text = "f";
+  text += std::to_string(k % 32);
+  text += "/r";
+  text += std::to_string(k / 32 % 32);
+  text += "/s";
+  text += std::to_string(k / 1024 % 32);
+  text += "/c";
+  text += std::to_string(k / 32768);
+  return text;
 }
 
 }  // namespace

@@ -169,3 +169,23 @@ TEST_CASE("edits are counted exactly up to the limit, and not beyond it") {
   CHECK(bus::edit_distance(std::string(255, 'a'), std::string(255, 'b'), 255) == 255);
   CHECK(bus::edit_distance(std::string(255, 'a'), std::string(255, 'b'), 3) == 4);
 }
+
+TEST_CASE("a limit changes no distance that is within it") {
+  const std::uint32_t seed = reference::seed();
+  INFO("seed " << seed);
+  reference::maker make(seed);
+  const auto word = [&] {
+    std::string text;
+    for (std::size_t left = make.below(9); left > 0; --left) text += "abc"[make.below(3)];
+    return text;
+  };
+  for (int i = 0; i < 20'000; ++i) {
+    const std::string left = word();
+    const std::string right = word();
+    const std::size_t distance = bus::edit_distance(left, right, 99);
+    CAPTURE(left, right, distance);
+    REQUIRE(bus::edit_distance(right, left, 99) == distance);
+    REQUIRE(bus::edit_distance(left, right, distance) == distance);
+    if (distance > 0) REQUIRE(bus::edit_distance(left, right, distance - 1) == distance);
+  }
+}

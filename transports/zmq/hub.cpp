@@ -1,0 +1,118 @@
+#include "transports/zmq/hub.hpp"
+
+#include "bus/base/check.hpp"
+#include "bus/base/clock.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+namespace transports::zeromq {
+namespace {
+
+// An inbox and each outbox have two sockets, a monitored one and its reader, and libzmq makes a
+// third one for the monitor. As many ways out as in.
+constexpr int sockets_max = 3 * (2 * static_cast<int>(peers_max) + 1);
+constexpr std::uint64_t payload_bytes_max = 1ULL << 30;
+
+}  // namespace
+
+std::uint64_t hub::bytes_max() const noexcept {
+  return std::min(payload_bytes_max, setup_.link_bytes_max);
+}
+
+bus::result<void> hub::open() noexcept {
+  if (epoll_) return {};
+  bus::fd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll) return bus::unexpected(bus::last_system_error());
+  bus::fd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!timer) return bus::unexpected(bus::last_system_error());
+  epoll_event readable{};
+  readable.events = EPOLLIN;
+  readable.data.ptr = nullptr;  // nobody's but ours
+  if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, timer.get(), &readable) != 0) {
+    return bus::unexpected(bus::last_system_error());
+  }
+  epoll_ = std::move(epoll);
+  timer_ = std::move(timer);
+  return {};
+}
+
+bus::result<const context*> hub::zmq() {
+  auto opened = open();
+  if (!opened) return bus::unexpected(opened.error());
+  if (!context_) {
+    auto made = context::make(sockets_max);
+    if (!made) return bus::unexpected(made.error());
+    context_ = std::move(*made);
+  }
+  return &context_;
+}
+
+int hub::wait_handle() noexcept { return open() ? epoll_.get() : -1; }
+
+std::string hub::fresh_name() { return "monitor-" + std::to_string(++names_); }
+
+void hub::enlist(watcher& one) { watchers_.push_back(&one); }
+
+void hub::dismiss(watcher& one) noexcept { std::erase(watchers_, &one); }
+
+bus::result<void> hub::watch(int descriptor, watch_point& point) noexcept {
+  auto opened = open();
+  if (!opened) return opened;
+  epoll_event readable{};
+  readable.events = EPOLLIN;
+  readable.data.ptr = &point;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, descriptor, &readable) != 0) {
+    return bus::unexpected(bus::last_system_error());
+  }
+  return {};
+}
+
+void hub::forget(int descriptor) noexcept {
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, descriptor, nullptr);
+}
+
+void hub::schedule(std::int64_t at_ns) noexcept {
+  if (at_ns >= timer_at_ns_) return;
+  timer_at_ns_ = at_ns;
+  itimerspec when{};
+  when.it_value = {at_ns / 1'000'000'000, at_ns % 1'000'000'000};
+  BUS_CHECK(::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr) == 0);
+}
+
+void hub::expire() noexcept {
+  std::uint64_t count = 0;
+  if (::read(timer_.get(), &count, sizeof count) < 0) return;
+  timer_at_ns_ = INT64_MAX;
+  const std::int64_t now_ns = bus::steady_ns();
+  for (watcher* one : watchers_) one->tick(now_ns);
+}
+
+void hub::attend() noexcept {
+  if (!epoll_) return;
+  // What does not fit stays readable, and the kernel takes turns among it.
+  std::array<epoll_event, 64> ready;
+  const int count = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), 0);
+  for (int i = 0; i < count; ++i) {
+    auto* const point = static_cast<watch_point*>(ready[static_cast<std::size_t>(i)].data.ptr);
+    if (point) {
+      point->whom->stir(point->what);
+    } else {
+      expire();
+    }
+  }
+}
+
+void hub::rest() noexcept {
+  for (watcher* one : watchers_) one->rest();
+}
+
+void hub::ring() noexcept {
+  if (setup_.doorbell) setup_.doorbell->ring();
+}
+
+}  // namespace transports::zeromq

@@ -1,0 +1,462 @@
+#include "transports/zmq/outbox.hpp"
+
+#include "bus/base/clock.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <new>
+#include <utility>
+
+namespace transports::zeromq {
+namespace {
+
+// A candidate that has not welcomed us by then is given up: a connection over any network takes
+// less, and its node is at most that busy.
+constexpr std::int64_t candidate_ns = 2'000'000'000;
+// How long libzmq goes on sending, in the background, what was sent before we let go.
+constexpr int goodbye_ms = 1000;
+
+// The peer's releases and refusals: no more than all credits one by one, twice.
+constexpr int answers_max(std::uint32_t depth) { return static_cast<int>(2 * depth + 64); }
+
+constexpr int watched_events =
+    ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+    ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+
+// A sample's memory while libzmq's thread sends it in chunks.
+struct carriage {
+  bus::sample memory;
+  std::atomic<std::size_t> chunks;
+
+  static void drop(void*, void* hint) noexcept {
+    auto* const self = static_cast<carriage*>(hint);
+    // Pairs with: itself. The last chunk's drop comes after all others, and after our writes.
+    if (self->chunks.fetch_sub(1, std::memory_order_acq_rel) == 1) delete self;
+  }
+};
+
+std::error_code error_of(refusal_reason why) noexcept {
+  switch (why) {
+    case refusal_reason::version:
+      return bus::errc::incompatible;
+    case refusal_reason::not_me:
+      return bus::errc::not_found;
+    case refusal_reason::crowded:
+      return bus::errc::refused;
+    case refusal_reason::stranger:
+      return bus::errc::gone;
+    case refusal_reason::broken_rule:
+      return bus::errc::bad_message;
+  }
+  return bus::errc::refused;
+}
+
+std::error_code error_of(const monitor::event& event) noexcept {
+  switch (event.what) {
+    case ZMQ_EVENT_CLOSED:
+      return bus::errc::not_found;  // nobody listens there
+    case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
+      return bus::errc::incompatible;
+    case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+      return bus::errc::denied;
+    default:
+      return bus::errc::gone;
+  }
+}
+
+}  // namespace
+
+peer_outbox::peer_outbox(std::shared_ptr<hub> shared, bus::node_id peer,
+                         std::vector<std::string> candidates)
+    : hub_(std::move(shared)), peer_(peer), candidates_(std::move(candidates)) {
+  hub_->enlist(*this);
+}
+
+peer_outbox::~peer_outbox() {
+  say_goodbye();
+  hub_->dismiss(*this);
+}
+
+bus::result<void> peer_outbox::open() { return try_candidate(); }
+
+void peer_outbox::abandon() noexcept {
+  say_goodbye();
+  if (state_ != bus::link_state::gone) end(bus::errc::closed);
+}
+
+// Tries candidates until one can be dialled; the last one's error if none can.
+bus::result<void> peer_outbox::try_candidate() {
+  bus::result<void> dialled = bus::unexpected(bus::errc::bad_address);
+  while (!dialled && tried_ < candidates_.size()) {
+    dialled = dial(candidates_[tried_++]);
+    if (!dialled) hang_up(0);
+  }
+  return dialled;
+}
+
+bus::result<void> peer_outbox::dial(const std::string& candidate) {
+  auto zmq = hub_->zmq();
+  if (!zmq) return bus::unexpected(zmq.error());
+  auto dealer = socket::make(**zmq, ZMQ_DEALER);
+  if (!dealer) return bus::unexpected(dealer.error());
+  dealer_ = std::move(*dealer);
+  const std::uint32_t depth = hub_->setup().link_depth;
+  dealer_.set(ZMQ_LINGER, 0);
+  dealer_.set(ZMQ_SNDHWM, 0);
+  dealer_.set(ZMQ_RCVHWM, answers_max(depth));
+  dealer_.set(ZMQ_MAXMSGSIZE,
+              static_cast<std::int64_t>(sizeof(release_layout) + depth * sizeof(credit_run) + 64));
+  dealer_.set(ZMQ_RECONNECT_IVL, -1);
+  dealer_.set(ZMQ_HEARTBEAT_IVL, heartbeat_every_ms);
+  dealer_.set(ZMQ_HEARTBEAT_TIMEOUT, heartbeat_lost_ms);
+  auto watching = monitor::make(**zmq, dealer_, watched_events, hub_->fresh_name());
+  if (!watching) return bus::unexpected(watching.error());
+  monitor_ = std::move(*watching);
+  auto watched = hub_->watch(dealer_.descriptor(), messages_);
+  if (watched) watched = hub_->watch(monitor_.descriptor(), events_);
+  if (!watched) return watched;
+  auto connected = dealer_.connect(candidate);
+  if (!connected) return connected;
+
+  auto hello = make<hello_layout>(word::hello);
+  hello.node = hub_->setup().id.value;
+  hello.target = peer_.value;
+  if (!dealer_.send(bytes_of(hello))) return bus::unexpected(bus::errc::no_memory);
+  used_ = true;
+  deadline_ns_ = bus::steady_ns() + candidate_ns;
+  hub_->schedule(deadline_ns_);
+  return {};
+}
+
+void peer_outbox::hang_up(int linger_ms) noexcept {
+  if (!dealer_) return;
+  hub_->forget(dealer_.descriptor());
+  if (monitor_) hub_->forget(monitor_.descriptor());
+  monitor_.stop(dealer_);
+  dealer_.set(ZMQ_LINGER, linger_ms);
+  dealer_.close();
+}
+
+void peer_outbox::say_goodbye() noexcept {
+  // libzmq would linger for a connection that has ended, too.
+  read_events();
+  if (state_ == bus::link_state::open) {
+    // In order behind the data: the receiver has everything when it hears this.
+    static_cast<void>(dealer_.send(bytes_of(make<bye_layout>(word::bye))));
+    hang_up(goodbye_ms);
+  } else {
+    hang_up(0);
+  }
+}
+
+void peer_outbox::failed(std::error_code why) noexcept {
+  hang_up(0);
+  if (state_ == bus::link_state::opening) {
+    // What a bus node said of itself tells more than a silent or closed port.
+    if (!verdict_ || why == bus::errc::incompatible || why == bus::errc::refused) verdict_ = why;
+    if (try_candidate()) return;
+    why = verdict_;
+  }
+  end(why);
+}
+
+void peer_outbox::end(std::error_code why) noexcept {
+  state_ = bus::link_state::gone;
+  reason_ = why;
+  slots_.clear();
+  in_flight_ = 0;
+  bytes_in_flight_ = 0;
+  changed();
+}
+
+void peer_outbox::changed() noexcept {
+  changed_ = true;
+  if (std::exchange(armed_, false)) hub_->ring();
+}
+
+// ---------------------------------------------------------------- what the peer says
+
+void peer_outbox::stir(source what) noexcept {
+  if (what == source::messages) {
+    read_messages();
+  } else {
+    read_events();
+  }
+}
+
+void peer_outbox::tick(std::int64_t now_ns) noexcept {
+  if (state_ != bus::link_state::opening) return;
+  if (now_ns >= deadline_ns_) {
+    // A welcome may be waiting for a node that was busy for longer than that.
+    const std::size_t attempt = tried_;
+    read_messages();
+    if (state_ != bus::link_state::opening || attempt != tried_) return;
+    failed(bus::errc::timed_out);
+  } else {
+    hub_->schedule(deadline_ns_);
+  }
+}
+
+void peer_outbox::rest() noexcept {
+  if (used_) read_messages();
+}
+
+void peer_outbox::read_messages() noexcept {
+  message one;
+  while (dealer_ && dealer_.receive(one)) heard(one);
+  used_ = false;
+}
+
+void peer_outbox::read_events() noexcept {
+  std::error_code why;
+  monitor::event event;
+  while (monitor_ && monitor_.next(event)) {
+    // The first event tells more than those that follow from it.
+    if (!why) why = error_of(event);
+  }
+  if (!why) return;
+  // What the peer said before the end may be a refusal, and counts first.
+  const std::size_t attempt = tried_;
+  read_messages();
+  if (dealer_ && attempt == tried_) failed(why);
+}
+
+void peer_outbox::heard(const message& one) noexcept {
+  const auto bytes = one.bytes();
+  const auto prefix = read<prefix_layout>(bytes);
+  if (!prefix || prefix->magic != prefix_layout::magic_value || one.more()) {
+    failed(bus::errc::bad_message);
+    return;
+  }
+  const auto kind = static_cast<word>(prefix->kind);
+  if (kind == word::refusal) {
+    refused(bytes);
+  } else if (prefix->version != prefix_layout::current_version) {
+    failed(bus::errc::incompatible);
+  } else if (kind == word::welcome && state_ == bus::link_state::opening) {
+    welcomed(bytes);
+  } else if (kind == word::release && state_ == bus::link_state::open) {
+    released(bytes);
+  } else {
+    failed(bus::errc::bad_message);
+  }
+}
+
+void peer_outbox::welcomed(std::span<const std::byte> bytes) noexcept {
+  const auto welcome = read<welcome_layout>(bytes);
+  if (!welcome || welcome->depth == 0 || welcome->node == 0) {
+    failed(bus::errc::bad_message);
+    return;
+  }
+  if (peer_.value != 0 && welcome->node != peer_.value) {
+    failed(bus::errc::not_found);
+    return;
+  }
+  peer_.value = welcome->node;
+  const std::uint32_t depth = std::min(welcome->depth, hub_->setup().link_depth);
+  link_bytes_max_ = std::min(welcome->link_bytes_max, hub_->setup().link_bytes_max);
+  bytes_max_ = std::min({welcome->bytes_max, hub_->bytes_max(), link_bytes_max_});
+  slots_.resize(depth);
+  free_credits_.resize(depth);
+  for (std::uint32_t credit = 0; credit < depth; ++credit) free_credits_[credit] = credit;
+  free_tail_ = depth;
+  state_ = bus::link_state::open;
+  changed();
+}
+
+void peer_outbox::refused(std::span<const std::byte> bytes) noexcept {
+  const auto refusal = read<refusal_layout>(bytes);
+  failed(refusal ? error_of(static_cast<refusal_reason>(refusal->why))
+                 : bus::make_error_code(bus::errc::bad_message));
+}
+
+void peer_outbox::released(std::span<const std::byte> bytes) noexcept {
+  const auto head = read<release_layout>(bytes);
+  bool believable = head && bytes.size() == sizeof *head + head->runs * sizeof(credit_run);
+  for (std::size_t i = 0; believable && i < head->runs; ++i) {
+    const auto run = read<credit_run>(bytes.subspan(sizeof *head + i * sizeof(credit_run)));
+    believable = run && release_run(*run);
+  }
+  if (believable) {
+    changed();
+  } else {
+    failed(bus::errc::bad_message);
+  }
+}
+
+// False: the peer returned what it does not have.
+bool peer_outbox::release_run(credit_run run) noexcept {
+  if (run.first >= slots_.size() || run.count > slots_.size() - run.first) return false;
+  for (std::uint32_t credit = run.first; credit < run.first + run.count; ++credit) {
+    slot& freed = slots_[credit];
+    if (!freed.held) return false;
+    freed.held = bus::sample();
+    bytes_in_flight_ -= freed.bytes;
+    --in_flight_;
+    free_credits_[free_tail_++ % free_credits_.size()] = credit;
+  }
+  return true;
+}
+
+// ---------------------------------------------------------------- what we send
+
+bus::result<std::size_t> peer_outbox::send(std::span<const bus::sample> batch) noexcept {
+  if (state_ == bus::link_state::gone) return bus::unexpected(bus::errc::gone);
+  if (batch.empty()) return std::size_t{0};
+  const bool open = state_ == bus::link_state::open;
+  if (batch.front().head().bytes > (open ? bytes_max_ : hub_->bytes_max())) {
+    return bus::unexpected(bus::errc::too_big);
+  }
+  if (!open) return std::size_t{0};
+  std::size_t taken = post(batch);
+  if (taken < batch.size()) {
+    // Credits may have come home unseen.
+    read_messages();
+    if (state_ == bus::link_state::gone && taken == 0) return bus::unexpected(bus::errc::gone);
+    if (state_ == bus::link_state::open) taken += post(batch.subspan(taken));
+  }
+  if (taken < batch.size() && batch[taken].head().bytes <= bytes_max_) {
+    figures_.full += batch.size() - taken;
+  }
+  return taken;
+}
+
+std::size_t peer_outbox::post(std::span<const bus::sample> batch) noexcept {
+  std::size_t taken = 0;
+  while (taken < batch.size()) {
+    std::size_t posted = post_packet(batch.subspan(taken));
+    if (posted == 0 && post_large(batch[taken])) posted = 1;
+    if (posted == 0) break;
+    taken += posted;
+    used_ = true;
+  }
+  return taken;
+}
+
+bool peer_outbox::has_room(std::uint64_t bytes, std::size_t samples_before,
+                           std::uint64_t bytes_before) const noexcept {
+  return in_flight_ + samples_before < slots_.size() &&
+         bytes <= link_bytes_max_ - std::min(link_bytes_max_, bytes_in_flight_ + bytes_before);
+}
+
+std::uint32_t peer_outbox::credit_at(std::size_t ahead) const noexcept {
+  return free_credits_[(free_head_ + ahead) % free_credits_.size()];
+}
+
+void peer_outbox::occupy(const bus::sample& one) noexcept {
+  const std::uint64_t bytes = one.head().bytes;
+  slots_[free_credits_[free_head_++ % free_credits_.size()]] = {one, bytes};
+  ++in_flight_;
+  bytes_in_flight_ += bytes;
+  ++sent_;
+  ++figures_.taken;
+  figures_.bytes += bytes;
+}
+
+// As many small samples from the front of `batch` as fit into one message.
+std::size_t peer_outbox::post_packet(std::span<const bus::sample> batch) noexcept {
+  std::size_t count = 0;
+  std::size_t total = sizeof(packet_layout);
+  std::uint64_t payloads = 0;
+  for (const bus::sample& one : batch) {
+    const std::uint64_t bytes = one.head().bytes;
+    if (bytes > std::min(inline_bytes_max, bytes_max_) || !has_room(bytes, count, payloads)) break;
+    const std::size_t record = sizeof(record_layout) + padded(bytes);
+    if (total + record > packet_bytes_max) break;
+    total += record;
+    payloads += bytes;
+    ++count;
+  }
+  message packet;
+  if (count == 0 || !packet.allocate(total)) return 0;
+  std::byte* at = packet.bytes().data();
+  auto head = make<packet_layout>(word::packet);
+  head.count = static_cast<std::uint32_t>(count);
+  head.first = sent_ + 1;
+  std::memcpy(at, &head, sizeof head);
+  at += sizeof head;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto payload = batch[i].payload();
+    const record_layout record{credit_at(i), 0, batch[i].head()};
+    std::memcpy(at, &record, sizeof record);
+    at += sizeof record;
+    if (!payload.empty()) std::memcpy(at, payload.data(), payload.size());
+    const std::size_t filled = padded(payload.size());
+    std::memset(at + payload.size(), 0, filled - payload.size());
+    at += filled;
+  }
+  if (!dealer_.send(packet)) return 0;
+  for (std::size_t i = 0; i < count; ++i) occupy(batch[i]);
+  figures_.copied += count;
+  return count;
+}
+
+// One sample without a copy of ours: its frame, then its payload in chunks.
+bool peer_outbox::post_large(const bus::sample& one) noexcept {
+  const auto payload = one.payload();
+  if (payload.size() <= inline_bytes_max || payload.size() > bytes_max_ ||
+      !has_room(payload.size(), 0, 0)) {
+    return false;
+  }
+  const std::size_t chunks = (payload.size() + chunk_bytes_max - 1) / chunk_bytes_max;
+  auto* const cargo = new (std::nothrow) carriage{one, chunks};
+  if (!cargo) return false;
+  struct {
+    packet_layout packet = make<packet_layout>(word::begin);
+    record_layout record;
+  } head;
+  head.packet.count = 1;
+  head.packet.first = sent_ + 1;
+  head.record = {credit_at(0), 0, one.head()};
+  if (!dealer_.send(bytes_of(head))) {
+    delete cargo;
+    return false;
+  }
+  occupy(one);
+  for (std::size_t i = 0; i < chunks; ++i) {
+    const auto chunk = payload.subspan(
+        i * chunk_bytes_max, std::min(chunk_bytes_max, payload.size() - i * chunk_bytes_max));
+    message part;
+    const bool referred = part.refer(chunk, carriage::drop, cargo);
+    if (!referred) carriage::drop(nullptr, cargo);
+    if (!referred || !dealer_.send(part)) {
+      // The connection ended, or memory did, in the middle: the receiver drops the beginning.
+      for (std::size_t unsent = i + 1; unsent < chunks; ++unsent) carriage::drop(nullptr, cargo);
+      failed(referred ? bus::errc::gone : bus::errc::no_memory);
+      break;
+    }
+  }
+  return true;
+}
+
+bool peer_outbox::arm() noexcept {
+  if (used_) read_messages();
+  if (std::exchange(changed_, false)) return false;
+  armed_ = true;
+  return true;
+}
+
+std::size_t peer_outbox::unsettled() noexcept {
+  if (in_flight_ > 0) read_messages();
+  return in_flight_;
+}
+
+std::string peer_outbox::describe() const {
+  const std::string where = tried_ == 0 ? "nowhere" : candidates_[tried_ - 1];
+  const std::string who = "zmq " + where + ", node " + bus::to_hex(peer_.value);
+  switch (state_) {
+    case bus::link_state::opening:
+      return who + ": waiting for its welcome, candidate " + std::to_string(tried_) + " of " +
+             std::to_string(candidates_.size());
+    case bus::link_state::open:
+      return who + ": woken through TCP, " + std::to_string(in_flight_) + " of " +
+             std::to_string(slots_.size()) + " samples and " + std::to_string(bytes_in_flight_) +
+             " of " + std::to_string(link_bytes_max_) + " bytes in flight";
+    case bus::link_state::gone:
+      break;
+  }
+  return who + ": gone, " + reason_.message();
+}
+
+}  // namespace transports::zeromq

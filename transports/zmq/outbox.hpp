@@ -1,0 +1,104 @@
+// Our way into one peer: a DEALER with one connection and no reconnecting. A connection that ends,
+// ends the link; the node makes a new one, and nothing is ever sent twice or reordered by libzmq.
+//
+//   opening --(next candidate, until none is left)--> opening --(welcome)--> open --> gone
+//
+// Each candidate gets a socket of its own, a hello and a deadline. Once open, each sample occupies
+// one credit and is referenced until the receiver has let go of it. libzmq's queue has no limit of
+// its own: credits and bytes in flight bound it.
+#pragma once
+
+#include "bus/link/outbox.hpp"
+#include "transports/zmq/hub.hpp"
+#include "transports/zmq/wire.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace transports::zeromq {
+
+class peer_outbox final : public bus::outbox, public watcher {
+ public:
+  // `peer` 0 takes whoever answers.
+  peer_outbox(std::shared_ptr<hub> shared, bus::node_id peer, std::vector<std::string> candidates);
+  ~peer_outbox() override;
+  // Tries the first candidate. Errors: the kernel's.
+  [[nodiscard]] bus::result<void> open();
+  // The transport ends: says goodbye, and is gone from now on.
+  void abandon() noexcept;
+
+  [[nodiscard]] bus::result<std::size_t> send(std::span<const bus::sample> batch) noexcept override;
+  [[nodiscard]] bus::link_state state() const noexcept override { return state_; }
+  [[nodiscard]] std::error_code reason() const noexcept override { return reason_; }
+  [[nodiscard]] bool arm() noexcept override;
+  [[nodiscard]] std::size_t unsettled() noexcept override;
+  [[nodiscard]] bus::link_figures figures() const noexcept override { return figures_; }
+  [[nodiscard]] std::string describe() const override;
+
+  void stir(source what) noexcept override;
+  void tick(std::int64_t now_ns) noexcept override;
+  void rest() noexcept override;
+
+ private:
+  // What occupies a credit.
+  struct slot {
+    bus::sample held;
+    std::uint64_t bytes = 0;
+  };
+
+  [[nodiscard]] bus::result<void> try_candidate();
+  [[nodiscard]] bus::result<void> dial(const std::string& candidate);
+  void hang_up(int linger_ms) noexcept;
+  void say_goodbye() noexcept;
+  void failed(std::error_code why) noexcept;
+  void end(std::error_code why) noexcept;
+  void changed() noexcept;
+
+  void read_messages() noexcept;
+  void read_events() noexcept;
+  void heard(const message& one) noexcept;
+  void welcomed(std::span<const std::byte> bytes) noexcept;
+  void refused(std::span<const std::byte> bytes) noexcept;
+  void released(std::span<const std::byte> bytes) noexcept;
+  [[nodiscard]] bool release_run(credit_run run) noexcept;
+
+  [[nodiscard]] std::size_t post(std::span<const bus::sample> batch) noexcept;
+  [[nodiscard]] std::size_t post_packet(std::span<const bus::sample> batch) noexcept;
+  [[nodiscard]] bool post_large(const bus::sample& one) noexcept;
+  [[nodiscard]] bool has_room(std::uint64_t bytes, std::size_t samples_before,
+                              std::uint64_t bytes_before) const noexcept;
+  [[nodiscard]] std::uint32_t credit_at(std::size_t ahead) const noexcept;
+  void occupy(const bus::sample& one) noexcept;
+
+  std::shared_ptr<hub> hub_;
+  bus::node_id peer_;
+  std::vector<std::string> candidates_;
+  std::size_t tried_ = 0;
+  std::int64_t deadline_ns_ = 0;
+  std::error_code verdict_;  // the most telling failure of a candidate
+  socket dealer_;
+  monitor monitor_;
+  watch_point messages_{this, source::messages};
+  watch_point events_{this, source::events};
+
+  bus::link_state state_ = bus::link_state::opening;
+  std::error_code reason_;
+  bool changed_ = false;
+  bool armed_ = false;
+  bool used_ = false;  // the dealer was used since it was last found empty
+
+  std::uint64_t bytes_max_ = 0;
+  std::uint64_t link_bytes_max_ = 0;
+  std::vector<slot> slots_;
+  std::vector<std::uint32_t> free_credits_;  // a ring, so that credits come and go in order
+  std::uint64_t free_head_ = 0;
+  std::uint64_t free_tail_ = 0;
+  std::size_t in_flight_ = 0;
+  std::uint64_t bytes_in_flight_ = 0;
+  std::uint64_t sent_ = 0;
+  bus::link_figures figures_;
+};
+
+}  // namespace transports::zeromq
