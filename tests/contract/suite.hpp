@@ -63,7 +63,8 @@ using contract::proves;
 using contract::send_all;
 using contract::shares;
 using contract::world;
-using namespace std::chrono_literals;
+using std::chrono_literals::operator""ms;
+using std::chrono_literals::operator""s;
 
 // ---------------------------------------------------------------- what arrives
 
