@@ -61,7 +61,8 @@ TEST_CASE("echo chooses fields, filters, and writes csv with a header") {
   const outcome seen = echo.wait();
   INFO(seen.err);
   CHECK(seen.code == 0);
-  CHECK(seen.out == "id,place\nlarge,\"somewhere, \"\"far\"\"\"\nlarger,\"somewhere, \"\"far\"\"\"\n");
+  CHECK(seen.out ==
+        "id,place\nlarge,\"somewhere, \"\"far\"\"\"\nlarger,\"somewhere, \"\"far\"\"\"\n");
 }
 
 TEST_CASE("echo shows raw text as text, plain structs as hex, and --raw as they are") {
@@ -157,8 +158,7 @@ TEST_CASE("pub publishes lines of its input, in order, and none is lost") {
   for (int i = 0; i < lines; ++i) {
     const auto got = words.take(20s);
     REQUIRE(got);
-    const std::string text(reinterpret_cast<const char*>(got->bytes().data()),
-                           got->bytes().size());
+    const std::string text(reinterpret_cast<const char*>(got->bytes().data()), got->bytes().size());
     REQUIRE(text == std::to_string(i));
   }
   CHECK(pub.wait().code == 0);

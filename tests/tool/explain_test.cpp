@@ -1,8 +1,9 @@
 // bus why as a pure function: for every way in which messages fail to arrive, the first broken step
 // and a fix that names what to do.
+#include "bus/route/explain.hpp"
+
 #include "bus/base/error_code.hpp"
 #include "bus/route/directory.hpp"
-#include "bus/route/explain.hpp"
 
 #include <string>
 

@@ -44,9 +44,8 @@ scratch::~scratch() {
 }
 
 bus::node_options scratch::options(std::string name) const {
-  return {.name = std::move(name),
-          .transports = transports::standard(),
-          .directory = path_ + "/bus"};
+  return {
+      .name = std::move(name), .transports = transports::standard(), .directory = path_ + "/bus"};
 }
 
 std::vector<std::string> scratch::files() const {
