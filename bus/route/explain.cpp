@@ -86,8 +86,8 @@ class walk {
     const wire::Match* const match = find_match(source, target.id);
     const wire::Link* const link = find_link(source, target.id);
     // What the subscriber has counted is proof enough, whatever an older links file says.
-    const ledger_entry* const heard = find_entry(
-        target.ledger, row_kind::source, interest.subscription(), source.id, publisher_);
+    const ledger_entry* const heard =
+        find_entry(target.ledger, row_kind::source, interest.subscription(), source.id, publisher_);
     describe(link);
     if (!link_is_open(link, source, target, match)) return;
     if (!attached(match, heard, source, target)) return;
@@ -121,7 +121,8 @@ class walk {
   }
 
   // The publisher is on another machine.
-  void inward(const node_report& target, const ledger_entry& heard, const wire::Interest& interest) {
+  void inward(const node_report& target, const ledger_entry& heard,
+              const wire::Interest& interest) {
     ok("names", "met over a network");
     ok("attached", "it has announced itself");
     path_.sent = heard.counts[column::source_sequence];
@@ -362,8 +363,8 @@ class inquiry {
 
   explanation answer() && {
     if (const auto verdict = check_pattern(told_.topic); !verdict) {
-      told_.broken = "names: '" + told_.topic + "' is no topic: " +
-                     std::string(reason(verdict.fault)) + " (at byte " +
+      told_.broken = "names: '" + told_.topic +
+                     "' is no topic: " + std::string(reason(verdict.fault)) + " (at byte " +
                      std::to_string(verdict.at) + ')';
       told_.fix = "mend the name";
       return std::move(told_);
@@ -498,8 +499,8 @@ class inquiry {
     for (const wire::Link& link : node.links.links()) {
       if (link.peer() != 0 || link.state() == "open") continue;
       const std::string words = called(node) + " cannot reach " + link.peer_name() + " (" +
-                                link.state() +
-                                (link.reason().empty() ? "" : ": " + link.reason()) + ')';
+                                link.state() + (link.reason().empty() ? "" : ": " + link.reason()) +
+                                ')';
       if (unreachable_.empty()) unreachable_ = words;
       told_.notes.push_back(words);
     }
@@ -555,8 +556,9 @@ class inquiry {
                   ", or share it by a group: chgrp GROUP DIR && chmod 2770 DIR";
     } else if (!unreachable_.empty()) {
       told_.broken += "; " + unreachable_;
-      told_.fix = "see that a node listens there (OMNIBUS_LISTEN), and that no firewall stands "
-                  "between";
+      told_.fix =
+          "see that a node listens there (OMNIBUS_LISTEN), and that no firewall stands "
+          "between";
     } else {
       told_.fix = std::string("start the ") + (no_publisher ? "publisher" : "subscriber") +
                   ", with the same bus directory (" + seen_.directory + ')';
