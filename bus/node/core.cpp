@@ -141,6 +141,12 @@ core::~core() {
 void core::open_directory() {
   const std::string& path = options_.directory;
   auto opened = rendezvous::open(path);
+  if (!opened && opened.error() == std::errc::too_many_files_open) {
+    throw error(opened.error(),
+                "cannot watch the bus directory " + path +
+                    ": no inotify instance or descriptor is left for this user; raise "
+                    "fs.inotify.max_user_instances (sysctl) or ulimit -n; `bus doctor` says which");
+  }
   if (!opened) {
     throw error(opened.error(), "cannot use the bus directory " + path + ": " +
                                     opened.error().message() +
