@@ -39,7 +39,8 @@
 
 namespace contract {
 
-using namespace std::chrono_literals;
+using std::chrono_literals::operator""ms;
+using std::chrono_literals::operator""s;
 
 // How long anything may take before it counts as never. Generous: machines are shared, and the
 // sanitizers slow everything down.

@@ -1,5 +1,5 @@
-// Processes that share memory and die: at any instant, holding anything, in any namespace. Those who
-// live must lose nothing but the dead.
+// Processes that share memory and die: at any instant, holding anything, in any namespace. Those
+// who live must lose nothing but the dead.
 #include "tests/contract/world.hpp"
 #include "tests/fault/processes.hpp"
 #include "transports/shm/shm.hpp"

@@ -1,5 +1,5 @@
-// Peers that lie: in the handshake, in the lane, about themselves. Each is cut off or refused, with a
-// name for it, and nobody else notices.
+// Peers that lie: in the handshake, in the lane, about themselves. Each is cut off or refused, with
+// a name for it, and nobody else notices.
 #include "tests/contract/world.hpp"
 #include "tests/fault/processes.hpp"
 #include "transports/shm/handshake.hpp"
@@ -13,6 +13,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -139,23 +140,22 @@ bool is_cut(const std::function<void(const liar&)>& attack, std::uint64_t expect
   must(welcome.head.kind == static_cast<std::uint16_t>(note_kind::welcome), "not welcome");
   attack(enemy);
   must(victim.doorbell != nullptr, "no bell");
-  must(pump_until({&victim}, [&] { return !victim.heard.departures.empty(); },
-                  {.look_every = 5ms}),
+  must(pump_until({&victim}, [&] { return !victim.heard.departures.empty(); }, {.look_every = 5ms}),
        "not cut");
-  const bool is_right = victim.heard.departures.size() == 1 &&
-                        victim.heard.departures[0].peer == enemy.id &&
-                        victim.heard.departures[0].reason == bus::errc::corrupt &&
-                        victim.heard.accepted == expected;
+  const bool is_right =
+      victim.heard.departures.size() == 1 && victim.heard.departures[0].peer == enemy.id &&
+      victim.heard.departures[0].reason == bus::errc::corrupt && victim.heard.accepted == expected;
   contract::send_all(stage.all(), way, honest.make_many(1, 10, 100));
-  return is_right &&
-         stage.pump_until([&] { return victim.heard.accepted == expected + 10; }) &&
+  return is_right && stage.pump_until([&] { return victim.heard.accepted == expected + 10; }) &&
          refusal(enemy.answer(victim)) == bus::errc::corrupt;
 }
 
 }  // namespace
 
 TEST_CASE("an entry that points outside, askew, or names a held credit cuts its sender alone") {
-  const auto good = [](const liar& by, std::uint64_t offset) { by.frame_at(offset) = bus::frame{}; };
+  const auto good = [](const liar& by, std::uint64_t offset) {
+    by.frame_at(offset) = bus::frame{};
+  };
   REQUIRE(is_cut([&](const liar& by) { by.write(0, 8, 0); }));
   REQUIRE(is_cut([&](const liar& by) { by.write(0, UINT64_MAX - 63, 0); }));
   REQUIRE(is_cut([&](const liar& by) { by.write(0, liar::arena_bytes, 0); }));
@@ -197,13 +197,14 @@ TEST_CASE("a lane of random bytes crashes nobody") {
     liar enemy(stage.scratch());
     enemy.seal_all();
     static_cast<void>(enemy.meet(victim, enemy.hello()));
-    auto* words = reinterpret_cast<std::atomic<std::uint64_t>*>(enemy.lane.at() +
-                                                                 lane_layout::entries_at);
+    auto* words =
+        reinterpret_cast<std::atomic<std::uint64_t>*>(enemy.lane.at() + lane_layout::entries_at);
     for (int step = 0; step < 50; ++step) {
       for (std::uint32_t i = 0; i < 2 * liar::depth; ++i) {
         // Sometimes nearly right: small credits, right laps, aligned offsets.
         const std::uint64_t wild = random();
-        const std::uint64_t tame = i % 2 == 0 ? wild % 1024 * 64 : make_mark(1 + wild % 2, wild % 64);
+        const std::uint64_t tame =
+            i % 2 == 0 ? wild % 1024 * 64 : make_mark(1 + wild % 2, wild % 64);
         words[i].store(random() % 8 == 0 ? wild : tame);
       }
       enemy.frame_at(random() % 1000 * 64).bytes = random() >> random() % 64;
@@ -310,6 +311,48 @@ TEST_CASE("hundreds of silent connections keep nobody out") {
   bus::outbox& way = stage.link(honest, victim);
   contract::send_all(stage.all(), way, honest.make_many(1, 1, 100));
   REQUIRE(stage.pump_until([&] { return victim.heard.accepted == 1; }));
+}
+
+TEST_CASE("without descriptors newcomers wait or are refused, none leaks, and later all is well") {
+  world stage;
+  party& victim = stage.add();
+  static_cast<void>(victim.step());
+  // Says how each attempt ended: 1 open, 2 gone. The last one is to open.
+  child sender([&](channel& parent) {
+    for (int attempt = 0; attempt < 3; ++attempt) {
+      const std::uint64_t go = parent.hear();
+      const auto self = stage.make();
+      bus::outbox& way = self->connect(victim.id, victim.where());
+      parent.say(go);
+      must(pump_until({self.get()}, [&] { return way.state() != bus::link_state::opening; }), "?");
+      parent.say(way.state() == bus::link_state::open ? 1 : 2);
+    }
+  });
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const std::size_t open_before = open_descriptors();
+  const auto attempt = [&](rlim_t spare, bool lift) {
+    const bus::fd lowest(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    rlimit tight = before;
+    tight.rlim_cur = static_cast<rlim_t>(lowest.get()) + 1 + spare;
+    sender.pipe().say(1);
+    static_cast<void>(sender.pipe().hear());
+    must(::setrlimit(RLIMIT_NOFILE, &tight) == 0, "setrlimit");
+    for (int i = 0; i < 3; ++i) static_cast<void>(victim.step());
+    if (lift) must(::setrlimit(RLIMIT_NOFILE, &before) == 0, "setrlimit");
+    const bool answered =
+        stage.pump_until([&] { return sender.pipe().has_news(); }, {.look_every = 5ms});
+    must(::setrlimit(RLIMIT_NOFILE, &before) == 0, "setrlimit");
+    must(answered, "no answer");
+    return sender.pipe().hear();
+  };
+  // One to accept with, too few for what the hello brings.
+  REQUIRE(attempt(2, false) == 2);
+  REQUIRE(stage.pump_until([&] { return open_descriptors() == open_before; }, {.look_every = 5ms}));
+  // Not even one: it waits, and is let in when there are some again.
+  REQUIRE(attempt(0, true) == 1);
+  REQUIRE(attempt(100, true) == 1);
+  REQUIRE(sender.wait() == 0);
 }
 
 TEST_CASE("a subscriber can change no payload, whatever it tries") {

@@ -21,7 +21,7 @@ using bus::errc;
 using bus::last_system_error;
 using bus::unexpected;
 
-constexpr int so_peerpidfd = 77;    // Linux 6.5; not in Debian 12's headers
+constexpr int so_peerpidfd = 77;          // Linux 6.5; not in Debian 12's headers
 constexpr int connections_waiting = 128;  // the kernel's queue of those not yet accepted
 
 std::string name_of(bus::node_id id) { return bus::to_hex(id.value) + ".sock"; }
@@ -58,8 +58,8 @@ bool belongs_to(const bus::fd& socket, gid_t group) noexcept {
 bool is_eventfd(const bus::fd& event) noexcept {
   std::array<char, 64> target;
   const ssize_t length = ::readlink(path_of(event.get()).c_str(), target.data(), target.size());
-  return length > 0 &&
-         std::string_view(target.data(), static_cast<std::size_t>(length)) == "anon_inode:[eventfd]";
+  return length > 0 && std::string_view(target.data(), static_cast<std::size_t>(length)) ==
+                           "anon_inode:[eventfd]";
 }
 
 // Takes all descriptors out of the control data, so that none can leak.
@@ -229,8 +229,7 @@ bus::result<note> receive_note(const bus::fd& socket) noexcept {
   ssize_t got = 0;
   do {
     got = ::recvmsg(socket.get(), &envelope, MSG_CMSG_CLOEXEC);
-  } while (got < 0 &&
-           (errno == EINTR || (errno == ECONNRESET && !std::exchange(was_reset, true))));
+  } while (got < 0 && (errno == EINTR || (errno == ECONNRESET && !std::exchange(was_reset, true))));
   if (got < 0) {
     if (errno == EAGAIN) return unexpected(errc::timed_out);
     if (errno == ECONNRESET) return unexpected(errc::gone);

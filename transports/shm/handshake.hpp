@@ -1,6 +1,7 @@
-// How two nodes meet: through a listening socket in the bus directory, over which descriptors change
-// hands. A descriptor is the proof that both are on one host; the kernel's word (SO_PEERCRED) says
-// who the other is; the end of the socket, or of the process behind it, is the end of the link.
+// How two nodes meet: through a listening socket in the bus directory, over which descriptors
+// change hands. A descriptor is the proof that both are on one host; the kernel's word
+// (SO_PEERCRED) says who the other is; the end of the socket, or of the process behind it, is the
+// end of the link.
 //
 //   sender                                    receiver
 //   connect                                   accept; who is it? else farewell(denied)

@@ -600,8 +600,7 @@ bool hub::watch(int descriptor, watched kind, std::uint64_t number, std::uint32_
   epoll_event wanted{};
   wanted.events = events;
   wanted.data.u64 = number << kind_bits | static_cast<std::uint64_t>(kind);
-  return ::epoll_ctl(watch_.get(), again ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, descriptor, &wanted) ==
-         0;
+  return ::epoll_ctl(watch_.get(), again ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, descriptor, &wanted) == 0;
 }
 
 void hub::unwatch(int descriptor) noexcept {

@@ -84,7 +84,14 @@ class hub final : public bus::inbox {
     bus::fd process;
     std::error_code ended;
   };
-  enum class watched : std::uint64_t { listener, timer, newcomer, incoming, out_socket, out_process };
+  enum class watched : std::uint64_t {
+    listener,
+    timer,
+    newcomer,
+    incoming,
+    out_socket,
+    out_process
+  };
 
   explicit hub(const bus::transport_setup& setup);
   // --- data

@@ -84,8 +84,8 @@ bool lane_in::measure() noexcept {
   if (!bytes) return false;
   const std::uint64_t usable = std::min(*bytes, arena_.bytes()) / page_bytes * page_bytes;
   if (usable > known_bytes_ && usable - known_bytes_ <= populate_bytes_max) {
-    static_cast<void>(::madvise(arena_.at() + known_bytes_, usable - known_bytes_,
-                                madvise_populate_read));
+    static_cast<void>(
+        ::madvise(arena_.at() + known_bytes_, usable - known_bytes_, madvise_populate_read));
   }
   known_bytes_ = usable;
   return true;
@@ -93,12 +93,12 @@ bool lane_in::measure() noexcept {
 
 bool lane_in::arrived(std::uint64_t number) const noexcept {
   // Pairs with: lane_out::push, release of mark.
-  const std::uint64_t mark =
-      entries_[number & (depth_ - 1)].mark.load(std::memory_order_acquire);
+  const std::uint64_t mark = entries_[number & (depth_ - 1)].mark.load(std::memory_order_acquire);
   return lap_of(mark) == static_cast<std::uint32_t>((number >> depth_log2_) + 1);
 }
 
-// Starts loading the frames of what has arrived: atomics in between would else serialise the misses.
+// Starts loading the frames of what has arrived: atomics in between would else serialise the
+// misses.
 void lane_in::prefetch() noexcept {
   fetched_ = std::max(fetched_, next_);
   while (fetched_ < next_ + prefetch_ahead && arrived(fetched_)) {

@@ -1,12 +1,12 @@
 // The receiver's end of one link: reads the sender's lane and arena, and writes its own answers.
 //
-// Everything read here was written by a stranger, and is checked once, at the place where it enters:
-// an entry must point at a whole slot inside the arena and name a credit that is not held; the frame
-// is copied into private memory, checked, and only the copy is used. One broken rule cuts this peer,
-// and this peer only.
+// Everything read here was written by a stranger, and is checked once, at the place where it
+// enters: an entry must point at a whole slot inside the arena and name a credit that is not held;
+// the frame is copied into private memory, checked, and only the copy is used. One broken rule cuts
+// this peer, and this peer only.
 //
-// The mappings live until the last sample is home, wherever it is held; so does the socket, since its
-// end tells the sender that nobody reads its memory any more.
+// The mappings live until the last sample is home, wherever it is held; so does the socket, since
+// its end tells the sender that nobody reads its memory any more.
 //
 //   reading --close()--> closing --(last sample released)--> deleted
 #pragma once
@@ -85,7 +85,7 @@ class lane_in final : public bus::lender {
   const entry_layout* entries_ = nullptr;
   const std::byte* payloads_ = nullptr;
   std::atomic<std::uint64_t>* bits_ = nullptr;
-  cell* cells_ = nullptr;  // by credit
+  cell* cells_ = nullptr;          // by credit
   std::uint64_t known_bytes_ = 0;  // of the arena, proved by the kernel
   std::uint64_t next_ = 0;         // entries read so far
   std::uint64_t fetched_ = 0;      // entries looked at ahead

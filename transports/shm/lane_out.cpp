@@ -19,8 +19,8 @@ bus::result<lane_out> lane_out::make(std::uint32_t depth) {
   lane_out made;
   made.file_ = std::move(*file);
   made.lane_ = std::move(*lane);
-  new (made.lane_.at()) lane_layout{lane_layout::magic_value, layout_version, depth,
-                                    sizeof(entry_layout), {}};
+  new (made.lane_.at())
+      lane_layout{lane_layout::magic_value, layout_version, depth, sizeof(entry_layout), {}};
   made.entries_ = reinterpret_cast<entry_layout*>(made.lane_.at() + lane_layout::entries_at);
   made.depth_log2_ = static_cast<std::uint32_t>(std::countr_zero(depth));
   made.held_ = std::vector<held_samples>(depth);
@@ -42,8 +42,8 @@ bus::result<void> lane_out::open(const bus::fd& answers) {
   if (about.version != layout_version) return unexpected(errc::incompatible);
   if (about.depth != depth()) return unexpected(errc::corrupt);
   answers_ = std::move(*mapped);
-  bits_ = reinterpret_cast<const std::atomic<std::uint64_t>*>(answers_.at() +
-                                                              answers_layout::bits_at);
+  bits_ =
+      reinterpret_cast<const std::atomic<std::uint64_t>*>(answers_.at() + answers_layout::bits_at);
   // Whatever the bits are now, no credit is out.
   for (std::size_t i = 0; i < seen_.size(); ++i) {
     seen_[i] = bits_[i].load(std::memory_order_relaxed);
@@ -51,8 +51,7 @@ bus::result<void> lane_out::open(const bus::fd& answers) {
   return {};
 }
 
-void lane_out::push(const bus::sample& given, bus::sample&& copied,
-                    std::uint64_t offset) noexcept {
+void lane_out::push(const bus::sample& given, bus::sample&& copied, std::uint64_t offset) noexcept {
   const std::uint32_t credit = free_.back();
   free_.pop_back();
   held_[credit].given = given;
@@ -84,8 +83,8 @@ std::size_t lane_out::scan() noexcept {
     seen_[word] ^= came;
     out_[word] &= ~came;
     for (; came != 0; came &= came - 1) {
-      const auto credit =
-          static_cast<std::uint32_t>(word * 64) + static_cast<std::uint32_t>(std::countr_zero(came));
+      const auto credit = static_cast<std::uint32_t>(word * 64) +
+                          static_cast<std::uint32_t>(std::countr_zero(came));
       held_[credit].given = bus::sample();
       if (held_[credit].copied) held_[credit].copied = bus::sample();
       free_.push_back(credit);
@@ -98,8 +97,8 @@ std::size_t lane_out::scan() noexcept {
 void lane_out::reclaim() noexcept {
   for (std::size_t word = 0; word < out_.size(); ++word) {
     for (std::uint64_t left = std::exchange(out_[word], 0); left != 0; left &= left - 1) {
-      const auto credit =
-          static_cast<std::uint32_t>(word * 64) + static_cast<std::uint32_t>(std::countr_zero(left));
+      const auto credit = static_cast<std::uint32_t>(word * 64) +
+                          static_cast<std::uint32_t>(std::countr_zero(left));
       held_[credit] = {};
       free_.push_back(credit);
     }

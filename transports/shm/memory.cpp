@@ -65,11 +65,13 @@ bus::result<mapping> mapping::zeroes(std::uint64_t bytes) noexcept {
 
 bus::result<bus::fd> make_memory(const char* label, std::uint64_t bytes) noexcept {
   bus::fd made(::memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING | memfd_noexec_seal));
-  if (!made && errno == EINVAL) made = bus::fd(::memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!made && errno == EINVAL)
+    made = bus::fd(::memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING));
   // Another user who is handed a read-only descriptor shall not open it again for writing.
   if (!made || ::fchmod(made.get(), 0400) != 0) return unexpected(last_system_error());
   if (bytes > 0) {
-    if (auto reserved = extend(made.get(), 0, bytes); !reserved) return unexpected(reserved.error());
+    if (auto reserved = extend(made.get(), 0, bytes); !reserved)
+      return unexpected(reserved.error());
   }
   return made;
 }

@@ -38,8 +38,7 @@ class mapping {
   [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
 
  private:
-  static bus::result<mapping> make(int memory, std::uint64_t bytes, int access,
-                                   int flags) noexcept;
+  static bus::result<mapping> make(int memory, std::uint64_t bytes, int access, int flags) noexcept;
   std::byte* at_ = nullptr;
   std::uint64_t bytes_ = 0;
 };

@@ -85,9 +85,7 @@ class shm_transport final : public bus::transport {
   }
 
   const bus::traits& about() const noexcept override { return about_; }
-  std::string where() const override {
-    return std::string(scheme) + ":" + bus::to_hex(id_.value);
-  }
+  std::string where() const override { return std::string(scheme) + ":" + bus::to_hex(id_.value); }
   bus::inbox& arrivals() noexcept override { return *home_; }
 
   bus::result<std::unique_ptr<bus::outbox>> connect(bus::node_id peer,

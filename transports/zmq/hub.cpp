@@ -60,12 +60,12 @@ void hub::enlist(watcher& one) { watchers_.push_back(&one); }
 
 void hub::dismiss(watcher& one) noexcept { std::erase(watchers_, &one); }
 
-bus::result<void> hub::watch(int descriptor, watcher& stirred) noexcept {
+bus::result<void> hub::watch(int descriptor, watch_point& point) noexcept {
   auto opened = open();
   if (!opened) return opened;
   epoll_event readable{};
   readable.events = EPOLLIN;
-  readable.data.ptr = &stirred;
+  readable.data.ptr = &point;
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, descriptor, &readable) != 0) {
     return bus::unexpected(bus::last_system_error());
   }
@@ -98,9 +98,9 @@ void hub::attend() noexcept {
   std::array<epoll_event, 64> ready;
   const int count = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), 0);
   for (int i = 0; i < count; ++i) {
-    auto* const stirred = static_cast<watcher*>(ready[static_cast<std::size_t>(i)].data.ptr);
-    if (stirred) {
-      stirred->stir();
+    auto* const point = static_cast<watch_point*>(ready[static_cast<std::size_t>(i)].data.ptr);
+    if (point) {
+      point->whom->stir(point->what);
     } else {
       expire();
     }

@@ -22,10 +22,13 @@ namespace transports::zeromq {
 // guess at more than anybody needs, and less than a process may open.
 inline constexpr std::size_t peers_max = 1000;
 
+// Which of a watcher's descriptors is readable.
+enum class source : std::uint8_t { messages, events, homes };
+
 class watcher {
  public:
   // A descriptor of ours is readable.
-  virtual void stir() noexcept = 0;
+  virtual void stir(source what) noexcept = 0;
   // A scheduled time has come, perhaps not ours.
   virtual void tick(std::int64_t now_ns) noexcept = 0;
   // The node is about to sleep: look at all sockets that were used since they were last empty.
@@ -33,6 +36,12 @@ class watcher {
 
  protected:
   ~watcher() = default;
+};
+
+// A descriptor's entry in the hub's epoll; it lives until the descriptor is forgotten.
+struct watch_point {
+  watcher* whom = nullptr;
+  source what = source::messages;
 };
 
 class hub {
@@ -56,9 +65,8 @@ class hub {
   void dismiss(watcher& one) noexcept;
   [[nodiscard]] const std::vector<watcher*>& enlisted() const noexcept { return watchers_; }
 
-  // `stirred` hears when `descriptor` is readable, until forget(). The descriptor stays its
-  // owner's.
-  [[nodiscard]] bus::result<void> watch(int descriptor, watcher& stirred) noexcept;
+  // `point` hears when `descriptor` is readable, until forget(). Both stay their owner's.
+  [[nodiscard]] bus::result<void> watch(int descriptor, watch_point& point) noexcept;
   void forget(int descriptor) noexcept;
   // tick() will be called at `at_ns` or soon after.
   void schedule(std::int64_t at_ns) noexcept;

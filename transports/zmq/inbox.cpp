@@ -82,10 +82,11 @@ bus::result<void> router_inbox::listen(const std::vector<endpoint>& wanted) {
   router_.set(ZMQ_HANDSHAKE_IVL, handshake_ms);
   router_.set(ZMQ_HEARTBEAT_IVL, heartbeat_every_ms);
   router_.set(ZMQ_HEARTBEAT_TIMEOUT, heartbeat_lost_ms);
-  for (const int one : {router_.descriptor(), monitor_.descriptor(), homes_->descriptor()}) {
-    auto watched = hub_->watch(one, *this);
-    if (!watched) return watched;
-  }
+  auto watched = hub_->watch(router_.descriptor(), messages_);
+  if (watched) watched = hub_->watch(monitor_.descriptor(), events_);
+  if (watched) watched = hub_->watch(homes_->descriptor(), returns_);
+  if (!watched) return watched;
+  used_ = true;
   for (const endpoint& one : wanted) {
     auto bound = bind_one(one);
     if (!bound) return bound;
@@ -113,7 +114,8 @@ bus::result<void> router_inbox::bind_one(const endpoint& wanted) {
 std::size_t router_inbox::poll(std::size_t budget, bus::sink& into) noexcept {
   if (!router_) return 0;
   collect();
-  static_cast<void>(receive());
+  // Looking costs two system calls, and what waits here came first.
+  if (turns_.empty()) static_cast<void>(receive());
   const std::size_t handed = hand_out(budget, into);
   see_off(into);
   report(false);
@@ -134,7 +136,10 @@ bool router_inbox::arm() noexcept {
   if (!router_) return true;
   collect();
   report(false);
-  if (!turns_.empty() || ended_ > 0 || router_.readable()) return false;
+  if (!turns_.empty() || ended_ > 0) return false;
+  // Its descriptor tells of what came since it was last found empty, if it was not used since.
+  if (used_ && router_.readable()) return false;
+  used_ = false;
   if (!homes_->arm()) return false;
   if (owing_ > 0) hub_->schedule(due_ns_);
   return true;
@@ -144,9 +149,9 @@ void router_inbox::disarm() noexcept {
   if (homes_) homes_->disarm();
 }
 
-void router_inbox::stir() noexcept {
-  homes_->drain();
-  read_events();
+void router_inbox::stir(source what) noexcept {
+  if (what == source::homes) homes_->drain();
+  if (what == source::events) read_events();
 }
 
 // ---------------------------------------------------------------- from libzmq into the queues
@@ -158,10 +163,12 @@ bool router_inbox::receive() noexcept {
   message surplus;
   for (std::size_t i = 0; i < receive_max && queued_ < queued_max; ++i) {
     if (!router_.receive(from)) {
+      used_ = false;
       if (ended_ == 0) return true;
       for (auto& [link, one] : peers_) one->drained |= one->where == phase::ended;
       return true;
     }
+    used_ = true;
     // libzmq hands out whole messages: the other parts are here.
     bool whole = from.more() && router_.receive(body) && !body.more();
     if (from.more() && !whole) {
@@ -280,6 +287,7 @@ void router_inbox::refuse(std::uint32_t link, refusal_reason why) noexcept {
 // False: the connection is gone, or does not read what we answer.
 bool router_inbox::answer(std::uint32_t link, std::span<const std::byte> bytes) noexcept {
   const route to = route_of(link);
+  used_ = true;
   return router_.send(std::span<const std::byte>(to), part::more) && router_.send(bytes);
 }
 
@@ -496,8 +504,8 @@ void router_inbox::report(bool everything) noexcept {
   due_ns_ = INT64_MAX;
   for (auto& [link, one] : peers_) {
     if (one->released == 0) continue;
-    const bool much = one->released >= setup.link_depth / 4 ||
-                      one->released_bytes >= setup.link_bytes_max / 4;
+    const bool much =
+        one->released >= setup.link_depth / 4 || one->released_bytes >= setup.link_bytes_max / 4;
     const bool scarce = one->unreported >= setup.link_depth / 4 * 3 ||
                         one->unreported_bytes >= setup.link_bytes_max / 4 * 3;
     if (everything || much || scarce || one->urgent || now_ns >= one->due_ns) report_to(*one);
@@ -514,6 +522,7 @@ void router_inbox::report_to(peer& one) noexcept {
   if (!report.allocate(sizeof head + bytes)) return;
   std::memcpy(report.bytes().data(), &head, sizeof head);
   std::memcpy(report.bytes().data() + sizeof head, one.runs.data(), bytes);
+  used_ = true;
   // A connection that has ended is noticed by its monitor; until then we try again.
   if (!router_.send(std::span<const std::byte>(to), part::more) || !router_.send(report)) {
     one.due_ns = bus::steady_ns() + report_after_ns;

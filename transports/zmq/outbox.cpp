@@ -20,10 +20,9 @@ constexpr int goodbye_ms = 1000;
 // The peer's releases and refusals: no more than all credits one by one, twice.
 constexpr int answers_max(std::uint32_t depth) { return static_cast<int>(2 * depth + 64); }
 
-constexpr int watched_events = ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED |
-                               ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
-                               ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
-                               ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+constexpr int watched_events =
+    ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+    ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
 
 // A sample's memory while libzmq's thread sends it in chunks.
 struct carriage {
@@ -114,10 +113,9 @@ bus::result<void> peer_outbox::dial(const std::string& candidate) {
   auto watching = monitor::make(**zmq, dealer_, watched_events, hub_->fresh_name());
   if (!watching) return bus::unexpected(watching.error());
   monitor_ = std::move(*watching);
-  for (const int descriptor : {dealer_.descriptor(), monitor_.descriptor()}) {
-    auto watched = hub_->watch(descriptor, *this);
-    if (!watched) return watched;
-  }
+  auto watched = hub_->watch(dealer_.descriptor(), messages_);
+  if (watched) watched = hub_->watch(monitor_.descriptor(), events_);
+  if (!watched) return watched;
   auto connected = dealer_.connect(candidate);
   if (!connected) return connected;
 
@@ -179,9 +177,12 @@ void peer_outbox::changed() noexcept {
 
 // ---------------------------------------------------------------- what the peer says
 
-void peer_outbox::stir() noexcept {
-  read_messages();
-  read_events();
+void peer_outbox::stir(source what) noexcept {
+  if (what == source::messages) {
+    read_messages();
+  } else {
+    read_events();
+  }
 }
 
 void peer_outbox::tick(std::int64_t now_ns) noexcept {

@@ -37,7 +37,7 @@ class peer_outbox final : public bus::outbox, public watcher {
   [[nodiscard]] bus::link_figures figures() const noexcept override { return figures_; }
   [[nodiscard]] std::string describe() const override;
 
-  void stir() noexcept override;
+  void stir(source what) noexcept override;
   void tick(std::int64_t now_ns) noexcept override;
   void rest() noexcept override;
 
@@ -80,6 +80,8 @@ class peer_outbox final : public bus::outbox, public watcher {
   std::error_code verdict_;  // the most telling failure of a candidate
   socket dealer_;
   monitor monitor_;
+  watch_point messages_{this, source::messages};
+  watch_point events_{this, source::events};
 
   bus::link_state state_ = bus::link_state::opening;
   std::error_code reason_;
