@@ -29,7 +29,7 @@ struct carriage {
   bus::sample memory;
   std::atomic<std::size_t> chunks;
 
-  static void drop(void*, void* hint) noexcept {
+  static void release_chunk(void*, void* hint) noexcept {
     auto* const self = static_cast<carriage*>(hint);
     // Pairs with: itself. The last chunk's drop comes after all others, and after our writes.
     if (self->chunks.fetch_sub(1, std::memory_order_acq_rel) == 1) delete self;
@@ -418,11 +418,12 @@ bool peer_outbox::post_large(const bus::sample& one) noexcept {
     const auto chunk = payload.subspan(
         i * chunk_bytes_max, std::min(chunk_bytes_max, payload.size() - i * chunk_bytes_max));
     message part;
-    const bool referred = part.refer(chunk, carriage::drop, cargo);
-    if (!referred) carriage::drop(nullptr, cargo);
+    const bool referred = part.refer(chunk, carriage::release_chunk, cargo);
+    if (!referred) carriage::release_chunk(nullptr, cargo);
     if (!referred || !dealer_.send(part)) {
       // The connection ended, or memory did, in the middle: the receiver drops the beginning.
-      for (std::size_t unsent = i + 1; unsent < chunks; ++unsent) carriage::drop(nullptr, cargo);
+      for (std::size_t unsent = i + 1; unsent < chunks; ++unsent)
+        carriage::release_chunk(nullptr, cargo);
       failed(referred ? bus::errc::gone : bus::errc::no_memory);
       break;
     }
