@@ -143,12 +143,20 @@ lines show_replays(const reports& heard) {
 
 lines show_links(const std::vector<link_line>& links) {
   lines out;
+  // A process that was killed far away is looked for during some seconds.
+  std::map<std::string, std::size_t> closed;
   for (const link_line& line : links) {
-    const std::string scheme = line.scheme.empty() ? "no link" : line.scheme;
+    if (line.scheme.empty()) {
+      closed[line.to] += line.count;
+      continue;
+    }
     out.push_back(fmt::format("{:<12} -> {:<10} {:>2} x {}", line.from, line.to, line.count,
-                              scheme));
+                              line.scheme));
     for (const std::string& why : line.why) out.push_back("      " + why);
     if (!line.proof.empty()) out.push_back("      there, for one: " + line.proof);
+  }
+  for (const auto& [to, count] : closed) {
+    out.push_back(fmt::format("{} links to an {} that is gone, or is not there yet", count, to));
   }
   return out;
 }

@@ -240,8 +240,21 @@ void orchestra::say(const std::string& event) {
 
 // Whether everybody is up and has been heard of.
 bool orchestra::is_calm() const {
-  return std::all_of(crew_.tasks().begin(), crew_.tasks().end(), [&](const auto& one) {
-    return crew_.runs(one.first) && latest(heard_, one.first).incarnation() == one.second.incarnation;
+  const auto is_up = [&](const auto& one) {
+    return crew_.runs(one.first) &&
+           latest(heard_, one.first).incarnation() == one.second.incarnation;
+  };
+  return dying_.empty() && std::all_of(crew_.tasks().begin(), crew_.tasks().end(), is_up);
+}
+
+// Whether every replay has its way to every subscriber, also to those who came back.
+bool orchestra::is_linked() const {
+  return std::all_of(std::begin(listeners), std::end(listeners), [&](const char* to) {
+    std::size_t open = 0;
+    for (const link_line& line : links_) {
+      if (line.from == "replay" && line.to == to && !line.scheme.empty()) open += line.count;
+    }
+    return open >= input_.networks().size();
   });
 }
 
@@ -253,11 +266,12 @@ void orchestra::kill_who_is_due() {
   orders_.erase(orders_.begin());
   say(fmt::format("{} (pid {}) is killed with SIGKILL, as planned", next.name,
                   crew_.pid(next.name)));
+  dying_.insert(next.name);
   crew_.signal(next.name, SIGKILL);
 }
 
 bool orchestra::is_complete() const {
-  if (!orders_.empty() || !is_calm()) return false;
+  if (!orders_.empty() || !is_calm() || !is_linked()) return false;
   const std::size_t features = input_.quakes.size();
   const std::uint64_t different = features - input_.found.repeats;
   if (published(heard_) < features) return false;
@@ -270,6 +284,7 @@ bool orchestra::is_complete() const {
 }
 
 void orchestra::ended(const std::string& name, int status) {
+  dying_.erase(name);
   if (stopping_) {
     // One that was only just starting knows SIGTERM by its usual meaning yet.
     if (status != 0 && status != -SIGTERM) {

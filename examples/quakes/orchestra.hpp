@@ -12,7 +12,7 @@
 #include "examples/quakes/feed.hpp"
 
 #include <cstdint>
-#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -56,6 +56,7 @@ class orchestra {
   void say(const std::string& event);
   void kill_who_is_due();
   [[nodiscard]] bool is_calm() const;
+  [[nodiscard]] bool is_linked() const;
   [[nodiscard]] bool is_complete() const;
   void ended(const std::string& name, int status);
   void restart(const task& what);
@@ -77,6 +78,7 @@ class orchestra {
   reports heard_;
   std::vector<link_line> links_;
   std::vector<kill_order> orders_;
+  std::set<std::string> dying_;  // killed by us, and not yet reaped
   lines events_;
   std::int64_t begun_ns_;
   std::int64_t moved_ns_;
