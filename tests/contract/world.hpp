@@ -1,4 +1,4 @@
-// The stage on which every transport plays the same contract (suite.hpp): parties, each what a node
+// The stage on which every transport plays the same contract (suite.inc): parties, each what a node
 // would be to its transport (an id, a bell, a transport and a sink that remembers), in a scratch
 // directory that goes away with the world.
 //
