@@ -73,8 +73,8 @@ class node {
     return listener(*core_, std::move(made));
   }
 
-  // Why messages of `topic` do or do not arrive, as `bus why` tells it; to_text() makes it
-  // readable. Reads the bus directory, and blocks for nothing else.
+  // Why messages of `topic` do or do not arrive, as `bus why` tells it; to_text() shows it.
+  // Reads the bus directory, and blocks for nothing else.
   [[nodiscard]] explanation why(const std::string& topic) const;
 
   // Turns the node until stop(), for callbacks; or until the time is over.
