@@ -67,6 +67,8 @@ std::uint64_t cpu_of_self_ns() {
 // Node `self` of `count`: advertises 20 topics, and subscribes to 5 topics of each of the next 4.
 void one_of_the_crowd(fault::channel& parent, const std::string& directory, std::size_t self,
                       std::size_t count) {
+  // Of the processes that were forked before this one, the test's own channels.
+  const std::uint64_t inherited = descriptors();
   bus::node node({.name = "n" + std::to_string(self),
                   .transports = {transports::shm()},
                   .directory = directory});
@@ -99,7 +101,7 @@ void one_of_the_crowd(fault::channel& parent, const std::string& directory, std:
     crew::must(heard[i].accounts().balanced(), heard[i].pattern() + " does not balance");
   }
   report.done_ns = static_cast<std::uint64_t>(bus::steady_ns());
-  report.descriptors = descriptors();
+  report.descriptors = descriptors() - inherited;
   report.private_kib = memory_kib("Private_Dirty:") + memory_kib("Private_Clean:");
   report.proportional_kib = memory_kib("Pss:");
   report.cpu_ns = cpu_of_self_ns();
@@ -245,16 +247,33 @@ bool may_unshare() {
   return status == 0;
 }
 
+// Waits until its links file says that shared memory was chosen.
+void require_shm_chosen(bus::node& node) {
+  const auto chosen = [&] {
+    node.run_for(1ms);
+    const auto links = node.inside().meeting_place().read_links(node.id());
+    if (!links) return false;
+    for (const auto& link : links->links()) {
+      for (const auto& way : link.candidates()) {
+        if (way.scheme() == "shm" && way.chosen()) return true;
+      }
+    }
+    return false;
+  };
+  crew::must(crew::eventually(chosen, contract::patience), "the links file does not name shm");
+}
+
 // Says and hears a hundred messages, and requires that its links file names shared memory.
 void converse(const std::string& directory, std::size_t self) {
   bus::node node({.name = "apart" + std::to_string(self),
                   .transports = {transports::shm()},
                   .directory = directory,
                   .memory_bytes_max = 256 << 20});
-  auto source = node.advertise<bus::raw>("apart/n" + std::to_string(self), {});
+  auto source = node.advertise<bus::raw>("apart/n" + std::to_string(self));
   auto heard = node.subscribe<bus::raw>("apart/n" + std::to_string(1 - self));
   crew::must(source.wait_matched(1, crew::patience), "nobody listens across the namespaces");
   crew::must(heard.wait_matched(1, crew::patience), "nobody speaks across the namespaces");
+  require_shm_chosen(node);
   // A megabyte each, 100 MB in all: more than the 64 MB that containers give /dev/shm.
   constexpr std::size_t bytes = 1 << 20;
   std::uint64_t came = 0;
@@ -275,18 +294,6 @@ void converse(const std::string& directory, std::size_t self) {
     }
   }
   while (came < 100) crew::must(take(crew::patience), "a message is missing");
-  bool by_shm = false;
-  crew::must(crew::eventually([&] {
-    node.run_for(1ms);
-    const auto links = node.inside().meeting_place().read_links(node.id());
-    if (!links) return false;
-    for (const auto& link : links->links()) {
-      for (const auto& way : link.candidates()) {
-        by_shm = by_shm || (way.scheme() == "shm" && way.chosen());
-      }
-    }
-    return by_shm;
-  }, 10s), "the links file does not name shm");
 }
 
 }  // namespace
