@@ -492,12 +492,26 @@ class inquiry {
     }
   }
 
+  // Whether other machines can reach it.
+  [[nodiscard]] static bool listens(const node_report& node) {
+    return std::any_of(
+        node.card.addresses().begin(), node.card.addresses().end(),
+        [](const std::string& each) { return each.find("tcp://") != std::string::npos; });
+  }
+
   void note_troubles(const node_report& node) {
     const bool concerned = std::find(sources_.begin(), sources_.end(), &node) != sources_.end() ||
                            std::find(targets_.begin(), targets_.end(), &node) != targets_.end();
     if (!concerned && !(told_.publishers.empty() || told_.subscriptions.empty())) return;
     for (const wire::Link& link : node.links.links()) {
-      if (link.peer() != 0 || link.state() == "open") continue;
+      if (link.peer() != 0) continue;
+      if (link.state() == "open") {
+        if (listens(node)) continue;
+        unanswered_ = called(node) + " reaches " + link.peer_name() +
+                      ", which cannot answer: " + called(node) + " listens nowhere";
+        told_.notes.push_back(unanswered_);
+        continue;
+      }
       const std::string words = called(node) + " cannot reach " + link.peer_name() + " (" +
                                 link.state() + (link.reason().empty() ? "" : ": " + link.reason()) +
                                 ')';
@@ -554,6 +568,9 @@ class inquiry {
       told_.broken = "rights: nobody whose card can be read " + who + ' ' + told_.topic;
       told_.fix = "run as the user who owns the bus directory " + seen_.directory +
                   ", or share it by a group: chgrp GROUP DIR && chmod 2770 DIR";
+    } else if (!unanswered_.empty()) {
+      told_.broken += "; " + unanswered_;
+      told_.fix = "give it an address, too: OMNIBUS_LISTEN=tcp://*:PORT (links go one way each)";
     } else if (!unreachable_.empty()) {
       told_.broken += "; " + unreachable_;
       told_.fix =
@@ -591,6 +608,7 @@ class inquiry {
   std::string dead_publisher_;
   std::string dead_subscriber_;
   std::string unreachable_;
+  std::string unanswered_;
   bool unreadable_ = false;
 };
 

@@ -304,6 +304,18 @@ TEST_CASE("a peer of OMNIBUS_PEERS that cannot be reached is named when somebody
   CHECK(has(told.fix, "OMNIBUS_LISTEN"));
 }
 
+TEST_CASE("a node that calls others and listens nowhere is told to listen") {
+  pair both;
+  both.talker.card.clear_advertisements();
+  auto& call = *both.hearer.links.add_links();
+  call.set_peer_name("tcp://10.0.0.9:7400");
+  call.set_state("open");
+  CHECK(has(both.why().broken, "listens nowhere"));
+  CHECK(has(both.why().fix, "OMNIBUS_LISTEN"));
+  both.hearer.card.add_addresses("zmq:tcp://10.0.0.1:7400");
+  CHECK_FALSE(has(both.why().broken, "listens nowhere"));
+}
+
 TEST_CASE("a dead publisher is told with its last sequence, and bus gc") {
   pair both;
   both.talker.life = bus::liveness::dead;
