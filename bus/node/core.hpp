@@ -146,6 +146,7 @@ class core {
   void attend();
 
  private:
+  void come_up();
   void open_directory();
   void open_transports();
   void watch(int descriptor, std::uint32_t what);

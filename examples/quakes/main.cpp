@@ -5,8 +5,9 @@
 #include <cstdio>
 #include <exception>
 
-#include <CLI/CLI.hpp>
 #include <unistd.h>
+
+#include <CLI/CLI.hpp>
 
 namespace {
 
@@ -32,7 +33,8 @@ int main(int count, char** words) {
   bool loopback = false;
   bool plain = false;
   CLI::App app(
-      "One week of earthquakes on the bus: one process for each seismic network replays its events,\n"
+      "One week of earthquakes on the bus: one process for each seismic network replays its "
+      "events,\n"
       "a detector raises alerts, an archive and a remote observer keep what they hear, some are\n"
       "killed on the way, and at the end every feature is accounted for (else the exit code is 1).",
       "examples/demo");
@@ -41,9 +43,10 @@ int main(int count, char** words) {
   app.add_option("--speed", wanted.speed, "Feed seconds per second; 0: as fast as possible")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--kill", wanted.kills,
-                 "Kill NAME[@SHARE] with SIGKILL after that share of the features: a network (ci),\n"
-                 "detector, archive, observer, random, each (one of each kind) or none; repeatable")
+  app.add_option(
+         "--kill", wanted.kills,
+         "Kill NAME[@SHARE] with SIGKILL after that share of the features: a network (ci),\n"
+         "detector, archive, observer, random, each (one of each kind) or none; repeatable")
       ->capture_default_str();
   app.add_option("--data", wanted.data, "The feed, GeoJSON");
   app.add_option("--patience", wanted.patience_s, "Give up after so many seconds without progress")

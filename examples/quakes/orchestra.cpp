@@ -14,10 +14,10 @@
 #include <sstream>
 #include <stdexcept>
 
-#include <fmt/format.h>
-
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+#include <fmt/format.h>
 
 namespace demo {
 namespace {
@@ -68,8 +68,8 @@ orchestra::orchestra(wishes wanted)
       root_(make_root()),
       far_(make_far_place(wanted_.try_namespace)),
       node_(options_of(root_, far_, context_)),
-      statuses_(node_.subscribe<Status>("demo/status/*",
-                                        [this](const auto& status) { hear(*status); })),
+      statuses_(
+          node_.subscribe<Status>("demo/status/*", [this](const auto& status) { hear(*status); })),
       link_report_({root_ + "/bus", root_ + "/far"}),
       interrupts_(context_, SIGINT, SIGTERM),
       ticker_(context_),
@@ -92,8 +92,7 @@ void orchestra::plan(const std::string& kill) {
   const auto at = kill.find('@');
   const std::string name = kill.substr(0, at);
   char* end = nullptr;
-  const double share =
-      at == std::string::npos ? 0.5 : std::strtod(kill.c_str() + at + 1, &end);
+  const double share = at == std::string::npos ? 0.5 : std::strtod(kill.c_str() + at + 1, &end);
   if (end && (*end != '\0' || share < 0 || share > 1)) {
     throw std::runtime_error("--kill " + kill + ": what follows @ is a share from 0 to 1");
   }

@@ -19,9 +19,9 @@ constexpr std::uint64_t key = 0x5eed;
 const std::string topic = "ledger/numbers";
 
 struct pace {
-  std::size_t subscribers = 0;     // wait for so many, then begin
-  std::uint32_t link_depth = 0;    // the shorter, the more is lost to the slow
-  std::uint32_t batch = 0;         // messages per millisecond
+  std::size_t subscribers = 0;   // wait for so many, then begin
+  std::uint32_t link_depth = 0;  // the shorter, the more is lost to the slow
+  std::uint32_t batch = 0;       // messages per millisecond
 };
 
 bus::node make_node(const std::string& name, const std::string& directory, std::uint32_t depth) {
@@ -60,8 +60,8 @@ struct habits {
 // Takes until told how much was published, and until that is accounted for; then shows its books.
 void subscribe(fault::channel& parent, const std::string& directory, const habits& how) {
   bus::node node = make_node("subscriber", directory, 64);
-  auto heard = node.subscribe<crew::numbered>(
-      "ledger/*", {.depth = how.depth, .when_full = how.when_full});
+  auto heard =
+      node.subscribe<crew::numbered>("ledger/*", {.depth = how.depth, .when_full = how.when_full});
   auto replies = node.advertise<crew::numbered>("replies/here");
   parent.say(node.id().value);
   std::uint64_t taken = 0;
@@ -189,8 +189,8 @@ TEST_CASE("a publisher killed in mid-stream leaves books that balance with its l
     const tests::scratch_directory scratch;
     const std::string& directory = scratch.path();
     std::vector<std::unique_ptr<fault::child>> subscribers;
-    subscribers.push_back(start_subscriber(
-        directory, {.depth = 4096, .when_full = bus::drop::newest, .pause = 0ms}));
+    subscribers.push_back(
+        start_subscriber(directory, {.depth = 4096, .when_full = bus::drop::newest, .pause = 0ms}));
     subscribers.push_back(
         start_subscriber(directory, {.depth = 16, .when_full = bus::drop::newest, .pause = 1ms}));
     subscribers.push_back(

@@ -237,8 +237,7 @@ bool may_unshare() {
   if (probe == 0) {
     const int wanted = CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWNS;
     const bool apart_works =
-        ::unshare(wanted) == 0 &&
-        ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+        ::unshare(wanted) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
     ::_exit(apart_works ? 0 : 1);
   }
   int status = 1;
@@ -304,9 +303,8 @@ TEST_CASE("200 nodes with 20 topics each come up, match and exchange") {
   const auto began = static_cast<std::uint64_t>(bus::steady_ns());
   std::vector<std::unique_ptr<fault::child>> nodes;
   for (std::size_t i = 0; i < count; ++i) {
-    nodes.push_back(std::make_unique<fault::child>([&, i](fault::channel& parent) {
-      one_of_the_crowd(parent, scratch.path(), i, count);
-    }));
+    nodes.push_back(std::make_unique<fault::child>(
+        [&, i](fault::channel& parent) { one_of_the_crowd(parent, scratch.path(), i, count); }));
   }
   extremes matched_ms;
   extremes done_ms;
@@ -331,12 +329,12 @@ TEST_CASE("200 nodes with 20 topics each come up, match and exchange") {
       count, topics_each, static_cast<double>(matched_ms.most) / 1e3,
       static_cast<double>(done_ms.most) / 1e3, static_cast<double>(cpu_ms.sum) / 1e3,
       static_cast<unsigned long long>(fds.least), static_cast<unsigned long long>(fds.most),
-      static_cast<unsigned long long>(own_kib.least),
-      static_cast<unsigned long long>(own_kib.most),
+      static_cast<unsigned long long>(own_kib.least), static_cast<unsigned long long>(own_kib.most),
       static_cast<unsigned long long>(shared_kib.sum / count));
   // All have left, and nobody's files stayed.
   for (const auto& entry : std::filesystem::directory_iterator(scratch.path())) {
-    CHECK(entry.path().filename() == "schemas");
+    const std::string name = entry.path().filename().string();
+    CHECK((name == "schemas" || (name == "waiting" && std::filesystem::is_empty(entry.path()))));
   }
 }
 
@@ -385,12 +383,8 @@ TEST_CASE("two processes that share only the bus directory link by shared memory
   }
   const tests::scratch_directory scratch;
   const std::string& directory = scratch.path();
-  fault::child left([&](fault::channel&) {
-    apart("size=64m", [&] { converse(directory, 0); });
-  });
-  fault::child right([&](fault::channel&) {
-    apart("size=4k", [&] { converse(directory, 1); });
-  });
+  fault::child left([&](fault::channel&) { apart("size=64m", [&] { converse(directory, 0); }); });
+  fault::child right([&](fault::channel&) { apart("size=4k", [&] { converse(directory, 1); }); });
   CHECK(left.wait() == 0);
   CHECK(right.wait() == 0);
 }
