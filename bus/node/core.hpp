@@ -18,6 +18,7 @@
 #include "bus/node/sentry.hpp"
 #include "bus/node/subscription.hpp"
 #include "bus/route/directory.hpp"
+#include "bus/route/explain.hpp"
 
 #include <array>
 #include <cstdint>
@@ -89,6 +90,18 @@ class core {
 
   [[nodiscard]] std::size_t confirmed(const publication& source) const;
   [[nodiscard]] std::size_t sources(const subscription& one) const;
+  // The most samples that any link of this publisher has on the way.
+  [[nodiscard]] std::size_t backlog(const publication& source) const noexcept;
+
+  // The nodes that are known, ourselves included.
+  [[nodiscard]] const directory& known() const noexcept { return directory_; }
+  // The topic and the type under which a received sample was published; see reception.
+  [[nodiscard]] reception::provenance provenance_of(const frame& head) noexcept {
+    return reception_->provenance_of(node_id{head.node}, head.publisher);
+  }
+  // Why messages of `topic` do or do not arrive, read from the bus directory. Blocks for reading
+  // files.
+  [[nodiscard]] explanation why(const std::string& topic);
 
   // --- for the event loop (loop.hpp)
   // From now on an event loop turns the node, and the sentry is not needed.

@@ -80,6 +80,8 @@ class peer_link {
   [[nodiscard]] bool over_network() const noexcept;
   // How many times in a row all ways have failed.
   [[nodiscard]] unsigned failures() const noexcept { return failures_; }
+  // How many samples the peer has been sent and not yet let go of.
+  [[nodiscard]] std::size_t unsettled() const noexcept { return box_ ? box_->unsettled() : 0; }
   // Copies the outbox's figures into the ledger row.
   void keep_books(std::int64_t now_ns) noexcept;
   void describe(wire::Link& into) const;

@@ -31,6 +31,9 @@ class rendezvous {
   // Makes the directory (0700) if it is missing and begins to watch it. Errors: denied (it belongs
   // to somebody else, or others may write to it), no_space, or the kernel's.
   [[nodiscard]] static result<rendezvous> open(const std::string& path);
+  // Only to read: makes nothing and watches nothing, so changes() has nothing to say. Whose
+  // directory it is, is not asked. Errors: not_found, denied, or the kernel's.
+  [[nodiscard]] static result<rendezvous> visit(const std::string& path);
 
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   [[nodiscard]] int directory() const noexcept { return directory_.get(); }

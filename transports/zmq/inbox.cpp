@@ -22,6 +22,8 @@ constexpr std::size_t turn_max = 8;
 constexpr std::int64_t report_after_ns = 5'000'000;
 // Silent or hostile connections are closed by libzmq after this.
 constexpr int handshake_ms = 2000;
+// A fleet that starts at once should not have to knock twice.
+constexpr int backlog = 1024;
 // Reports that leave while the transport is being destroyed.
 constexpr int router_linger_ms = 100;
 // libzmq's own numbers for connections: a zero byte and 32 bits. Who chose a name is none of ours.
@@ -79,6 +81,7 @@ bus::result<void> router_inbox::listen(const std::vector<endpoint>& wanted) {
   router_.set(ZMQ_RCVHWM, messages_max(hub_->setup()));
   router_.set(ZMQ_SNDHWM, static_cast<int>(2 * hub_->setup().link_depth + 64));
   router_.set(ZMQ_MAXMSGSIZE, static_cast<std::int64_t>(chunk_bytes_max));
+  router_.set(ZMQ_BACKLOG, backlog);
   router_.set(ZMQ_HANDSHAKE_IVL, handshake_ms);
   router_.set(ZMQ_HEARTBEAT_IVL, heartbeat_every_ms);
   router_.set(ZMQ_HEARTBEAT_TIMEOUT, heartbeat_lost_ms);
@@ -504,8 +507,8 @@ void router_inbox::report(bool everything) noexcept {
   due_ns_ = INT64_MAX;
   for (auto& [link, one] : peers_) {
     if (one->released == 0) continue;
-    const bool much = one->released >= setup.link_depth / 4 ||
-                      one->released_bytes >= setup.link_bytes_max / 4;
+    const bool much =
+        one->released >= setup.link_depth / 4 || one->released_bytes >= setup.link_bytes_max / 4;
     const bool scarce = one->unreported >= setup.link_depth / 4 * 3 ||
                         one->unreported_bytes >= setup.link_bytes_max / 4 * 3;
     if (everything || much || scarce || one->urgent || now_ns >= one->due_ns) report_to(*one);

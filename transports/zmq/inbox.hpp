@@ -62,20 +62,20 @@ class router_inbox final : public bus::inbox, public watcher {
     std::error_code reason;
 
     std::deque<message> queue;
-    std::size_t offset = 0;        // within the packet in front; 0: not begun
+    std::size_t offset = 0;  // within the packet in front; 0: not begun
     std::uint32_t records_left = 0;
-    std::uint64_t received = 0;    // records, since ever
+    std::uint64_t received = 0;  // records, since ever
     // A large sample under way.
     std::optional<bus::loan> arriving;
     bus::frame arriving_head;
     std::uint32_t arriving_credit = 0;
     std::uint64_t arrived_bytes = 0;
 
-    std::vector<bool> held;         // by credit
-    std::uint64_t unreported = 0;   // samples that the peer believes in flight
+    std::vector<bool> held;        // by credit
+    std::uint64_t unreported = 0;  // samples that the peer believes in flight
     std::uint64_t unreported_bytes = 0;
-    std::vector<credit_run> runs;   // released, to be reported
-    std::uint64_t released = 0;     // credits in runs
+    std::vector<credit_run> runs;  // released, to be reported
+    std::uint64_t released = 0;    // credits in runs
     std::uint64_t released_bytes = 0;
     bool urgent = false;
     std::int64_t due_ns = 0;
@@ -115,8 +115,8 @@ class router_inbox final : public bus::inbox, public watcher {
   watch_point messages_{this, source::messages};
   watch_point events_{this, source::events};
   watch_point returns_{this, source::homes};
-  bool used_ = false;  // the router was used since it was last found empty
-  std::unordered_set<int> connections_;             // alive, as the monitor told
+  bool used_ = false;                    // the router was used since it was last found empty
+  std::unordered_set<int> connections_;  // alive, as the monitor told
   std::unordered_map<int, std::uint32_t> link_of_;  // the peer's link, by connection
   std::unordered_map<std::uint32_t, std::unique_ptr<peer>> peers_;
   peer* last_found_ = nullptr;
