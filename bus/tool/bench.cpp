@@ -3,6 +3,7 @@
 #include "bus/bus.hpp"
 #include "bus/tool/figures.hpp"
 #include "bus/tool/limits.hpp"
+#include "bus/tool/step_aside.hpp"
 #include "transports/standard.hpp"
 
 #include <algorithm>
@@ -138,6 +139,7 @@ void drain(const bench_options& bench, const std::string& directory) {
 }
 
 void play(const std::string& role, const bench_options& bench, const std::string& directory) {
+  step_aside();
   role == "echo" ? echo(bench, directory) : drain(bench, directory);
 }
 

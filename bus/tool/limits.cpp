@@ -2,6 +2,7 @@
 
 #include "bus/base/clock.hpp"
 #include "bus/base/fd.hpp"
+#include "bus/tool/step_aside.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -66,6 +67,7 @@ class child {
   template <class Body>
   explicit child(Body&& body) : pid_(::fork()) {
     if (pid_ != 0) return;
+    step_aside();
     body();
     ::_exit(0);
   }

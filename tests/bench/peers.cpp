@@ -14,6 +14,7 @@
 #include "bus/base/clock.hpp"
 #include "bus/base/fd.hpp"
 #include "bus/tool/figures.hpp"
+#include "bus/tool/step_aside.hpp"
 
 #include <algorithm>
 #include <array>
@@ -322,6 +323,7 @@ class child {
     if (pid_ > 0) return;
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != parent) ::_exit(1);
+    bus::tool::step_aside();
     int code = 1;
     try {
       live(run);
