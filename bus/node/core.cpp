@@ -141,6 +141,12 @@ core::~core() {
 void core::open_directory() {
   const std::string& path = options_.directory;
   auto opened = rendezvous::open(path);
+  if (!opened && opened.error() == std::errc::too_many_files_open) {
+    throw error(opened.error(),
+                "cannot watch the bus directory " + path +
+                    ": no inotify instance or descriptor is left for this user; raise "
+                    "fs.inotify.max_user_instances (sysctl) or ulimit -n; `bus doctor` says which");
+  }
   if (!opened) {
     throw error(opened.error(), "cannot use the bus directory " + path + ": " +
                                     opened.error().message() +
@@ -306,6 +312,7 @@ void core::attend() {
     } else if (what == from_timer) {
       std::uint64_t ticks = 0;
       static_cast<void>(!::read(timer_.get(), &ticks, sizeof ticks));
+      timer_set_ns_ = INT64_MAX;
     } else {
       inbox& arrivals = transports_[what]->arrivals();
       arrivals.attend(*reception_);
@@ -369,7 +376,10 @@ void core::set_timer() {
   for (const auto& [peer, link] : links_) next = std::min(next, link->wake_at_ns());
   for (const auto& [address, link] : calls_) next = std::min(next, link->wake_at_ns());
   for (const auto& [peer, one] : suspects_) next = std::min(next, one.look_at_ns);
-  if (card_dirty_ || links_dirty_) next = std::min(next, written_ns_ + 20'000'000);
+  if (!leaving_) next = std::min({next, card_file_.due_ns(), links_file_.due_ns()});
+  // Asked after every turn, and nearly always the same: the kernel is told of changes only.
+  if (next == timer_set_ns_) return;
+  timer_set_ns_ = next;
   itimerspec when{};
   if (next != INT64_MAX) {
     // Zero would switch the timer off; a time that has passed fires at once.
@@ -381,8 +391,10 @@ void core::set_timer() {
 
 void core::complain(std::string trouble) {
   constexpr std::size_t troubles_max = 32;
-  if (troubles_.size() < troubles_max) troubles_.push_back(std::move(trouble));
-  links_dirty_ = true;
+  const bool known = std::find(troubles_.begin(), troubles_.end(), trouble) != troubles_.end();
+  if (known || troubles_.size() >= troubles_max) return;
+  troubles_.push_back(std::move(trouble));
+  links_file_.dirty = true;
 }
 
 }  // namespace bus

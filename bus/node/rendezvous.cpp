@@ -91,7 +91,8 @@ result<rendezvous> rendezvous::open(const std::string& path) {
   if (!opened.watch_) return unexpected(last_system_error());
   // Through the descriptor, so that it is the same directory whatever happened to its name.
   const std::string itself = "/proc/self/fd/" + std::to_string(opened.directory());
-  constexpr std::uint32_t events = IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ONLYDIR;
+  // Not IN_MOVED_FROM: each file that is replaced would call twice.
+  constexpr std::uint32_t events = IN_MOVED_TO | IN_DELETE | IN_ONLYDIR;
   if (::inotify_add_watch(opened.watch_.get(), itself.c_str(), events) < 0) {
     return unexpected(last_system_error());
   }

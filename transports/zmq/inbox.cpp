@@ -258,10 +258,11 @@ void router_inbox::greet(std::uint32_t link, const message& body) noexcept {
     auto newcomer = std::make_unique<peer>();
     newcomer->link = link;
     newcomer->node.value = hello->node;
+    newcomer->is_call = hello->target == 0;
     newcomer->connection = connection;
     link_of_[connection] = link;
     const bool returns = std::any_of(peers_.begin(), peers_.end(), [&](const auto& other) {
-      return other.second->node == newcomer->node;
+      return other.second->node == newcomer->node && other.second->is_call == newcomer->is_call;
     });
     peer& added = *(peers_[link] = std::move(newcomer));
     // One link of a node after the other, so that left() never speaks of the wrong one.
@@ -464,9 +465,16 @@ void router_inbox::see_off(bus::sink& into) noexcept {
   for (const auto& gone : leaving) {
     // An empty `held`: it only ever waited, and nobody has heard of it.
     if (gone->held.empty()) continue;
-    into.left(gone->node, gone->reason);
+    // The end of a call is no end of the link that came of it.
+    const bool stays =
+        gone->is_call && std::any_of(peers_.begin(), peers_.end(), [&](const auto& other) {
+          return other.second->node == gone->node && !other.second->is_call &&
+                 other.second->where == phase::admitted;
+        });
+    if (!stays) into.left(gone->node, gone->reason);
     const auto next = std::find_if(peers_.begin(), peers_.end(), [&](const auto& other) {
-      return other.second->node == gone->node && other.second->where == phase::waiting;
+      return other.second->node == gone->node && other.second->is_call == gone->is_call &&
+             other.second->where == phase::waiting;
     });
     if (next != peers_.end()) admit(*next->second);
   }

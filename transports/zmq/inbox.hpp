@@ -5,6 +5,9 @@
 //   a peer:  unknown --(hello)--> admitted --(bye, disconnect, broken rule)--> ended --> left
 //                      \--(an older link of the same node has not left yet)--> waiting --/
 //
+// A call, whose hello names nobody, is how a node that is told an address meets who is there. It
+// goes on beside the link that comes of the meeting, and is not mistaken for it.
+//
 // Messages move from libzmq into the peers' queues, and peers take turns in handing them out. A
 // payload is copied once, from the network's buffer into recycled memory: libzmq's own is aligned
 // to nothing, shared between messages, and new pages each time. (An 8 byte sample would pin 8 KiB
@@ -56,6 +59,7 @@ class router_inbox final : public bus::inbox, public watcher {
   struct peer {
     std::uint32_t link = 0;
     bus::node_id node;
+    bool is_call = false;  // it did not say whom it wants: it calls an address, to meet
     int connection = -1;
     phase where = phase::waiting;
     bool drained = false;  // ended, and nothing of it is left in libzmq
