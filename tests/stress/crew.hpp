@@ -19,7 +19,8 @@
 
 namespace crew {
 
-using namespace std::chrono_literals;
+using std::chrono_literals::operator""ms;
+using std::chrono_literals::operator""s;
 using contract::must;
 
 // Many processes share few cores: what takes longer than this counts as never.
