@@ -242,14 +242,15 @@ frame core::next_frame(const publication& source, std::uint16_t flags) noexcept 
 }
 
 published core::send(publication& source, const sample& sealed) noexcept {
+  ledger_row& row = *source.row;
   source.head.sequence = sealed.head().sequence;
+  // Before anybody has it: if we are killed in between, our last word covers all that we gave away.
+  row.set(column::published, source.head.sequence);
   published outcome{
       .links = static_cast<std::uint32_t>(source.routes.size()), .taken = 0, .error = {}};
   for (peer_link* const link : source.routes) {
     outcome.taken += link->offer(source, sealed) ? 1 : 0;
   }
-  ledger_row& row = *source.row;
-  row.set(column::published, source.head.sequence);
   row.add(column::offered, outcome.links);
   row.add(column::taken, outcome.taken);
   row.add(column::sent_bytes, sealed.head().bytes);
@@ -330,7 +331,11 @@ void core::attend() {
     } else {
       inbox& arrivals = transports_[what]->arrivals();
       arrivals.attend(*reception_);
-      static_cast<void>(arrivals.poll(usual_budget, *reception_));
+      // On this machine the next turn takes what came, and no more than its subscriptions have room
+      // for; a network is polled rarely otherwise.
+      if (traits_[what].reach == reach::network) {
+        static_cast<void>(arrivals.poll(usual_budget, *reception_));
+      }
     }
   }
   in_pump_ = false;

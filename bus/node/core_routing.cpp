@@ -157,6 +157,11 @@ void core::on_cards(std::vector<card_change> changes) {
     if (change.node == id_) continue;
     if (change.card) {
       learn(*change.card, directory::origin::local);
+    } else if (const auto link = links_.find(change.node);
+               link != links_.end() && link->second->open() && !link->second->over_network()) {
+      // A file went, and perhaps nobody with it (`rm -rf` of the directory). The link tells: when it
+      // ends, its peer is a suspect without a ledger, and is forgotten then.
+      continue;
     } else {
       suspects_.erase(change.node);
       forget(change.node, directory::origin::local);
@@ -335,9 +340,8 @@ void core::tend() {
   std::vector<node_id> finished;
   std::vector<node_id> lost;
   for (auto& [peer, link] : links_) {
-    const bool was_open = link->open();
     links_file_.dirty = link->step(now) || links_file_.dirty;
-    if (was_open && !link->open()) suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
+    if (link->take_doubt()) suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
     const known_node* const known = directory_.find(peer);
     const bool network = known && known->network && !known->local;
     if (!network && link->useless()) finished.push_back(peer);
@@ -366,6 +370,11 @@ void core::check_suspects(std::int64_t now) {
     }
     const known_node* const known = directory_.find(peer);
     const bool local = known && known->local && peer != id_;
+    if (local && reception_->hears(peer)) {
+      // What it had sent is not read yet. Its way in will end, and then it is a suspect again.
+      at = suspects_.erase(at);
+      continue;
+    }
     if (local && !is_alive(rendezvous_->directory(), peer)) {
       const auto books = read_ledger(rendezvous_->directory(), peer);
       reception_->bury(peer, [&](std::uint32_t publisher) -> std::optional<std::uint64_t> {

@@ -3,6 +3,7 @@
 #include "bus/base/clock.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <new>
 
@@ -32,6 +33,40 @@ int reserve(int file, std::size_t bytes) noexcept {
     failed = ::posix_fallocate(file, 0, static_cast<off_t>(bytes));
   } while (failed == EINTR);
   return failed;
+}
+
+// Somebody's ledger, or whatever stands in its place: a pipe is not waited for.
+fd open_ledger(int directory, node_id node) noexcept {
+  constexpr int how = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  return fd(::openat(directory, file_name(node).c_str(), how));
+}
+
+bool is_regular(int file) noexcept {
+  struct stat about {};
+  return ::fstat(file, &about) == 0 && S_ISREG(about.st_mode);
+}
+
+// How many bytes there were, at most `bytes`.
+std::size_t read_at(int file, std::byte* into, std::size_t bytes, std::size_t offset) noexcept {
+  std::size_t have = 0;
+  while (have < bytes) {
+    const ssize_t got =
+        ::pread(file, into + have, bytes - have, static_cast<off_t>(offset + have));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    have += static_cast<std::size_t>(got);
+  }
+  return have;
+}
+
+ledger_entry copy_of(const ledger_row& row) noexcept {
+  ledger_entry entry{.kind = row.kind.load(std::memory_order_relaxed),
+                     .number = row.number,
+                     .peer = node_id{row.peer},
+                     .other = row.other,
+                     .counts = {}};
+  for (std::size_t c = 0; c < entry.counts.size(); ++c) entry.counts[c] = row.get(c);
+  return entry;
 }
 
 }  // namespace
@@ -115,51 +150,40 @@ std::uint32_t ledger_file::number_of(const ledger_row& row) const noexcept {
 }
 
 result<ledger_reading> read_ledger(int directory, node_id node) {
-  const fd file(::openat(directory, file_name(node).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  const fd file = open_ledger(directory, node);
   if (!file)
     return unexpected(errno == ENOENT ? make_error_code(errc::not_found) : last_system_error());
-  struct stat about {};
-  if (::fstat(file.get(), &about) != 0) return unexpected(last_system_error());
-  const auto bytes = static_cast<std::size_t>(about.st_size);
-  if (!S_ISREG(about.st_mode) || bytes < ledger_header_bytes) return unexpected(errc::corrupt);
-  // Read, not mapped: if somebody truncates the file meanwhile, a read comes back short and a
-  // mapping would kill us.
-  std::vector<std::uint64_t> words((bytes + 7) / 8);
-  std::size_t have = 0;
-  while (have < bytes) {
-    const ssize_t got = ::pread(file.get(), reinterpret_cast<std::byte*>(words.data()) + have,
-                                bytes - have, static_cast<off_t>(have));
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) break;
-    have += static_cast<std::size_t>(got);
-  }
-  if (have < ledger_header_bytes) return unexpected(errc::corrupt);
-  const auto* const header = reinterpret_cast<const ledger_header*>(words.data());
+  if (!is_regular(file.get())) return unexpected(errc::corrupt);
+  alignas(ledger_header) std::array<std::byte, sizeof(ledger_header)> head;
+  if (read_at(file.get(), head.data(), head.size(), 0) != head.size())
+    return unexpected(errc::corrupt);
+  const auto* const header = reinterpret_cast<const ledger_header*>(head.data());
   if (header->magic != ledger_header::magic_value) return unexpected(errc::corrupt);
   if (header->version != ledger_header::current_version) return unexpected(errc::incompatible);
+  const std::uint32_t used = header->rows.load(std::memory_order_acquire);
+  if (used > rows_max) return unexpected(errc::corrupt);
   ledger_reading reading{.node = node_id{header->node}, .born_ns = header->born_ns, .entries = {}};
-  const std::size_t there = (have - ledger_header_bytes) / sizeof(ledger_row);
-  const std::size_t used =
-      std::min<std::size_t>(header->rows.load(std::memory_order_acquire), there);
-  const auto* const rows = reinterpret_cast<const ledger_row*>(
-      reinterpret_cast<const std::byte*>(words.data()) + ledger_header_bytes);
-  for (std::size_t i = 0; i < used; ++i) {
-    const ledger_row& row = rows[i];
-    ledger_entry entry{.kind = row.kind.load(std::memory_order_acquire),
-                       .number = row.number,
-                       .peer = node_id{row.peer},
-                       .other = row.other,
-                       .counts = {}};
-    if (entry.kind == row_kind::unused) continue;
-    for (std::size_t c = 0; c < entry.counts.size(); ++c) entry.counts[c] = row.get(c);
-    reading.entries.push_back(entry);
+  // Read, not mapped: if somebody truncates the file meanwhile, a read comes back short and a
+  // mapping would kill us. In pieces, since a file may say that it is larger than our memory.
+  constexpr std::size_t rows_at_once = 64;
+  alignas(ledger_row) std::array<std::byte, rows_at_once * sizeof(ledger_row)> piece;
+  for (std::size_t first = 0; first < used; first += rows_at_once) {
+    const std::size_t wanted = std::min(rows_at_once, used - first);
+    const std::size_t got = read_at(file.get(), piece.data(), wanted * sizeof(ledger_row),
+                                    ledger_header_bytes + first * sizeof(ledger_row));
+    const auto* const rows = reinterpret_cast<const ledger_row*>(piece.data());
+    for (std::size_t i = 0; i < got / sizeof(ledger_row); ++i) {
+      if (rows[i].kind.load(std::memory_order_acquire) != row_kind::unused)
+        reading.entries.push_back(copy_of(rows[i]));
+    }
+    if (got < wanted * sizeof(ledger_row)) break;
   }
   return reading;
 }
 
 bool is_alive(int directory, node_id node) noexcept {
-  const fd file(::openat(directory, file_name(node).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (!file) return false;
+  const fd file = open_ledger(directory, node);
+  if (!file || !is_regular(file.get())) return false;
   // The shared lock is dropped with the descriptor. EWOULDBLOCK: the owner lives.
   return ::flock(file.get(), LOCK_SH | LOCK_NB) != 0;
 }

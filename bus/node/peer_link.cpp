@@ -155,7 +155,7 @@ void peer_link::lose_box(std::error_code why) {
   ways_[at_].verdict = (was_open_ ? "was open, then: " : "tried: ") + reason_;
   was_open_ = false;
   box_.reset();
-  changed_ = unsettled_work_ = true;
+  changed_ = unsettled_work_ = doubt_ = true;
 }
 
 void peer_link::try_next_way(std::int64_t now_ns) {
@@ -177,6 +177,7 @@ void peer_link::try_next_way(std::int64_t now_ns) {
   }
   if (box_) return;
   at_ = 0;
+  doubt_ = true;
   const unsigned doublings = std::min(failures_++, pause_doublings_max);
   resume_at_ns_ = now_ns + (pause_first_ns << doublings);
   if (reason_.empty()) reason_ = "no transport in common";

@@ -20,6 +20,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace bus {
@@ -82,6 +83,8 @@ class peer_link {
   [[nodiscard]] unsigned failures() const noexcept { return failures_; }
   // How many samples the peer has been sent and not yet let go of.
   [[nodiscard]] std::size_t unsettled() const noexcept { return box_ ? box_->unsettled() : 0; }
+  // Whether the peer hung up, or could not be reached at all, since the last call: is it dead?
+  [[nodiscard]] bool take_doubt() noexcept { return std::exchange(doubt_, false); }
   // Copies the outbox's figures into the ledger row.
   void keep_books(std::int64_t now_ns) noexcept;
   void describe(wire::Link& into) const;
@@ -118,6 +121,7 @@ class peer_link {
   std::unique_ptr<wire::Introduce> introduction_;
   bool changed_ = true;
   bool was_open_ = false;
+  bool doubt_ = false;
   bool unsettled_work_ = true;  // attachments to make, to confirm or to notify
   std::int64_t resume_at_ns_ = INT64_MAX;
   unsigned failures_ = 0;

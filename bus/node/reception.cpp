@@ -203,6 +203,14 @@ void reception::left(node_id peer, std::error_code /*reason*/) noexcept {
   around_.departed(peer);
 }
 
+bool reception::hears(node_id peer) const noexcept {
+  for (auto at = sources_.lower_bound({peer, 0}); at != sources_.end() && at->first.first == peer;
+       ++at) {
+    if (!at->second.gone) return true;
+  }
+  return false;
+}
+
 void reception::bury(node_id dead,
                      const std::function<std::optional<std::uint64_t>(std::uint32_t)>& last_words) {
   auto at = sources_.lower_bound({dead, 0});

@@ -24,6 +24,8 @@ namespace {
 // Whoever makes a file makes its next one within this; a guess with much room.
 constexpr std::int64_t beginning_ns = 60'000'000'000;
 constexpr std::size_t hex_digits = 16;
+// Where a node without inotify has its pipe (bus/node/rendezvous.cpp).
+const std::string waiting_room = "waiting/";
 constexpr std::array<std::string_view, 4> node_suffixes = {".card", ".links", ".ledger", ".sock"};
 
 std::vector<std::string> names_in(int directory, const char* folder) {
@@ -148,6 +150,8 @@ std::vector<leftover> find_leftovers(const rendezvous& place) {
         found.push_back({name, reason});
       }
     }
+    const std::string pipe = waiting_room + to_hex(node.value);
+    if (dead && ::faccessat(directory, pipe.c_str(), F_OK, 0) == 0) found.push_back({pipe, reason});
     if (!ledger.empty()) found.push_back({ledger, reason});
   }
   if (all_cards_read) add_schemas(place, used, found);
@@ -156,9 +160,10 @@ std::vector<leftover> find_leftovers(const rendezvous& place) {
 
 result<void> remove_leftover(const rendezvous& place, const leftover& one) {
   const int directory = place.directory();
-  const bool is_schema = one.path.find('/') != std::string::npos;
+  const bool is_schema = one.path.starts_with("schemas/");
   if (is_schema && !is_old(directory, one.path)) return unexpected(errc::exists);
-  if (const auto parts = split(one.path); parts && !is_schema) {
+  const std::string name = one.path.substr(one.path.find('/') + 1);
+  if (const auto parts = split(name); parts && !is_schema) {
     if (!is_dead(directory, parts->node) && has_ledger(directory, parts->node)) {
       return unexpected(errc::exists);
     }
