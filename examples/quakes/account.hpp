@@ -23,8 +23,8 @@ struct account {
   std::size_t torn_or_counted_twice = 0;  // keys that were counted as new more than once
 
   [[nodiscard]] bool is_settled() const {
-    return missing.empty() && foreign.empty() && alerts_missing.empty() &&
-           alerts_foreign.empty() && torn_or_counted_twice == 0;
+    return missing.empty() && foreign.empty() && alerts_missing.empty() && alerts_foreign.empty() &&
+           torn_or_counted_twice == 0;
   }
 };
 

@@ -135,8 +135,22 @@ lines show_replays(const reports& heard) {
     if (!name.starts_with("replay-")) continue;
     const Status& status = latest(heard, name);
     if (at++ % per_line == 0) out.emplace_back(out.empty() ? "replays  " : "         ");
-    out.back() += fmt::format("{:<16}", fmt::format("{} {}/{}", name.substr(7), status.position(),
-                                                    status.features()));
+    out.back() += fmt::format(
+        "{:<16}", fmt::format("{} {}/{}", name.substr(7), status.position(), status.features()));
+  }
+  return out;
+}
+
+lines show_links_briefly(const std::vector<link_line>& links) {
+  lines out;
+  for (const link_line& line : links) {
+    const bool is_source = line.from == "replay" || line.from == "detector";
+    if (!is_source || line.to == "orchestra" || line.from == line.to) {
+      continue;
+    }
+    if (line.scheme.empty()) continue;
+    out.push_back(fmt::format("{:<8} -> {:<8} {:>2} x {:<5} {}", line.from, line.to, line.count,
+                              line.scheme, line.briefly));
   }
   return out;
 }
@@ -150,13 +164,14 @@ lines show_links(const std::vector<link_line>& links) {
       closed[line.to] += line.count;
       continue;
     }
-    out.push_back(fmt::format("{:<12} -> {:<10} {:>2} x {}", line.from, line.to, line.count,
-                              line.scheme));
+    out.push_back(
+        fmt::format("{:<12} -> {:<10} {:>2} x {}", line.from, line.to, line.count, line.scheme));
     for (const std::string& why : line.why) out.push_back("      " + why);
     if (!line.proof.empty()) out.push_back("      there, for one: " + line.proof);
   }
   for (const auto& [to, count] : closed) {
-    out.push_back(fmt::format("{} links to an {} that is gone, or is not there yet", count, to));
+    out.push_back(
+        fmt::format("to {}: {} links to a life that is over, or has only begun", to, count));
   }
   return out;
 }
@@ -164,20 +179,19 @@ lines show_links(const std::vector<link_line>& links) {
 lines show_accounts(const std::vector<account>& accounts, const reports& heard, const feed& input,
                     std::size_t alerts) {
   lines out;
-  out.push_back(fmt::format("{:<10} {:>9} {:>8} {:>10} {:>8} {:>6} {:>8} {:>6} {:>9} {:>6}  {}",
-                            "", "features", "= live", "+recovered", "missing", "twice", "revised",
+  out.push_back(fmt::format("{:<10} {:>9} {:>8} {:>10} {:>8} {:>6} {:>8} {:>6} {:>9} {:>6}  {}", "",
+                            "features", "= live", "+recovered", "missing", "twice", "revised",
                             "stale", "alerts", "lives", "lost on the bus, by cause"));
   for (const account& one : accounts) {
     const auto at = heard.find(one.name);
     const std::size_t lives = at == heard.end() ? 0 : at->second.rbegin()->first;
     const std::string of_alerts =
-        one.name == "detector" ? "raises"
-                               : fmt::format("{}/{}", distinct(one.alerts), alerts);
-    out.push_back(fmt::format(
-        "{:<10} {:>9} {:>8} {:>10} {:>8} {:>6} {:>8} {:>6} {:>9} {:>6}  {}", one.name,
-        with_commas(distinct(one.quakes) + input.found.repeats), with_commas(one.quakes.live()),
-        with_commas(one.quakes.recovered()), one.missing.size(), one.quakes.twice(),
-        one.quakes.revised(), one.quakes.stale(), of_alerts, lives, losses(heard, one.name)));
+        one.name == "detector" ? "raises" : fmt::format("{}/{}", distinct(one.alerts), alerts);
+    out.push_back(fmt::format("{:<10} {:>9} {:>8} {:>10} {:>8} {:>6} {:>8} {:>6} {:>9} {:>6}  {}",
+                              one.name, with_commas(distinct(one.quakes) + input.found.repeats),
+                              with_commas(one.quakes.live()), with_commas(one.quakes.recovered()),
+                              one.missing.size(), one.quakes.twice(), one.quakes.revised(),
+                              one.quakes.stale(), of_alerts, lives, losses(heard, one.name)));
     name_some(out, "are missing", one.missing);
     name_some(out, "are not of the feed", one.foreign);
     name_some(out, "alerts are missing", one.alerts_missing);

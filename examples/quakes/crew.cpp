@@ -4,13 +4,13 @@
 #include <stdexcept>
 #include <vector>
 
-#include <fmt/format.h>
-
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <fmt/format.h>
 
 namespace demo {
 namespace {
@@ -85,8 +85,8 @@ void crew::start(task what) {
     throw std::runtime_error("cannot watch " + name);
   }
   tasks_[name] = std::move(what);
-  running_[name] = std::make_unique<running_process>(running_process{
-      .pid = pid, .handle = std::move(handle), .watch = {context_, copy}});
+  running_[name] = std::make_unique<running_process>(
+      running_process{.pid = pid, .handle = std::move(handle), .watch = {context_, copy}});
   watch(name);
 }
 

@@ -25,8 +25,8 @@ desk::desk(bus::node& node, setup wanted)
     alert_listener_ = node_.subscribe<Alert>(
         "alerts/*", [this](const bus::received<Alert>& alert) { hear(alert); });
   }
-  roll_listener_ = node_.subscribe<Roll>(
-      "replay/roll/*", [this](const bus::received<Roll>& roll) { check(*roll); });
+  roll_listener_ = node_.subscribe<Roll>("replay/roll/*",
+                                         [this](const bus::received<Roll>& roll) { check(*roll); });
 }
 
 void desk::recall(const Entry& entry) {

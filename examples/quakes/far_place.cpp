@@ -5,8 +5,6 @@
 #include <thread>
 #include <vector>
 
-#include <fmt/format.h>
-
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -15,6 +13,8 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <fmt/format.h>
 
 namespace demo {
 namespace {

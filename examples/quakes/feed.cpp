@@ -61,8 +61,8 @@ Quake::Impact impact_of(const std::string& word) {
 void take_place(const json& feature, Quake& quake, findings& found) {
   const auto geometry = feature.find("geometry");
   const json none = json::array();
-  const json& at = geometry == feature.end() || geometry->is_null() ? none
-                                                                     : geometry->at("coordinates");
+  const json& at =
+      geometry == feature.end() || geometry->is_null() ? none : geometry->at("coordinates");
   const auto number = [&](std::size_t which, const char* name, auto set) {
     if (which < at.size() && at[which].is_number()) {
       set(at[which].get<double>());

@@ -14,10 +14,10 @@
 #include <sstream>
 #include <stdexcept>
 
-#include <fmt/format.h>
-
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+#include <fmt/format.h>
 
 namespace demo {
 namespace {
@@ -68,8 +68,8 @@ orchestra::orchestra(wishes wanted)
       root_(make_root()),
       far_(make_far_place(wanted_.try_namespace)),
       node_(options_of(root_, far_, context_)),
-      statuses_(node_.subscribe<Status>("demo/status/*",
-                                        [this](const auto& status) { hear(*status); })),
+      statuses_(
+          node_.subscribe<Status>("demo/status/*", [this](const auto& status) { hear(*status); })),
       link_report_({root_ + "/bus", root_ + "/far"}),
       interrupts_(context_, SIGINT, SIGTERM),
       ticker_(context_),
@@ -92,8 +92,7 @@ void orchestra::plan(const std::string& kill) {
   const auto at = kill.find('@');
   const std::string name = kill.substr(0, at);
   char* end = nullptr;
-  const double share =
-      at == std::string::npos ? 0.5 : std::strtod(kill.c_str() + at + 1, &end);
+  const double share = at == std::string::npos ? 0.5 : std::strtod(kill.c_str() + at + 1, &end);
   if (end && (*end != '\0' || share < 0 || share > 1)) {
     throw std::runtime_error("--kill " + kill + ": what follows @ is a share from 0 to 1");
   }
@@ -211,13 +210,13 @@ void orchestra::draw() {
   const auto add = [&](const lines& more) { all.insert(all.end(), more.begin(), more.end()); };
   add(show_replays(heard_));
   add({""});
-  add(show_topics(heard_, links_));
+  add(show_links_briefly(links_));
   add({""});
   constexpr std::size_t events_shown = 8;
   const std::size_t skipped = events_.size() - std::min(events_.size(), events_shown);
   add(lines(events_.begin() + static_cast<std::ptrdiff_t>(skipped), events_.end()));
   add({""});
-  add(show_links(links_));
+  add(show_topics(heard_, links_));
   winsize size{};
   const bool known = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0;
   const std::size_t rows = known ? size.ws_row - 1U : 50;

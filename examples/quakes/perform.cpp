@@ -18,6 +18,11 @@
 #include <iostream>
 #include <stdexcept>
 
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
 #include <asio/awaitable.hpp>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
@@ -25,10 +30,6 @@
 #include <asio/signal_set.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
-#include <fcntl.h>
-#include <sched.h>
-#include <sys/prctl.h>
-#include <unistd.h>
 
 namespace demo {
 namespace {

@@ -8,15 +8,15 @@
 namespace demo {
 
 struct task {
-  std::string as;      // "replay", "detector", "archive" or "observer"
+  std::string as;       // "replay", "detector", "archive" or "observer"
   std::string network;  // of a replay
   std::string root;
   std::string data;
   std::string listen;  // where this node can be reached over the network
   std::string peer;    // where the observer listens; empty for itself
   unsigned incarnation = 1;
-  std::int64_t start_ns = 0;  // steady clock: when the first event of the feed is due
-  double speed = 0;           // feed seconds per second; 0: as fast as possible
+  std::int64_t start_ns = 0;   // steady clock: when the first event of the feed is due
+  double speed = 0;            // feed seconds per second; 0: as fast as possible
   int network_namespace = -1;  // descriptor of the namespace to live in; -1: stay
   int parent = 0;              // die with this one
 

@@ -146,12 +146,11 @@ std::vector<Cluster> watch::clusters() const {
         made.set_magnitude_max(one->magnitude());
       }
     }
-    made.set_longitude(
-        std::remainder(made.longitude() + quakes.front()->longitude(), 360.0));
+    made.set_longitude(std::remainder(made.longitude() + quakes.front()->longitude(), 360.0));
     for (const Quake* const one : quakes) {
       made.set_radius_km(std::max(
-          made.radius_km(), distance_km({made.longitude(), made.latitude()},
-                                        {one->longitude(), one->latitude()})));
+          made.radius_km(),
+          distance_km({made.longitude(), made.latitude()}, {one->longitude(), one->latitude()})));
     }
   }
   return found;

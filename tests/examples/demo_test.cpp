@@ -97,7 +97,8 @@ TEST_CASE("the week of the feed is read to the last feature") {
   REQUIRE(input.found.negative_magnitudes == 44);
   REQUIRE(input.found.nulls.at("felt") == 1580);
   std::size_t in_all = 0;
-  for (const std::string& network : input.networks()) in_all += input.in_event_order(network).size();
+  for (const std::string& network : input.networks())
+    in_all += input.in_event_order(network).size();
   REQUIRE(in_all == 1707);
 }
 
