@@ -57,6 +57,15 @@ node_options completed(node_options options) {
   return options;
 }
 
+// The next step for somebody whose bus directory refused.
+std::string advice(std::error_code why) {
+  if (why == errc::no_space) return "free some space or set OMNIBUS_DIR to another directory";
+  if (why.value() == EMFILE || why.value() == ENFILE) {
+    return "raise the limit of open files (ulimit -n)";
+  }
+  return "set OMNIBUS_DIR to a directory of your own, mode 0700";
+}
+
 template <class T>
 T must(result<T> made, const std::string& what) {
   if (made) return std::move(*made);
@@ -71,6 +80,16 @@ core::core(node_options options) : options_(completed(std::move(options))), id_(
                                        "' has no transports: pass transports::standard() in "
                                        "node_options::transports");
   }
+  try {
+    come_up();
+  } catch (...) {
+    // Whatever failed, nothing of a node that never was stays behind.
+    if (rendezvous_) rendezvous_->remove(id_);
+    throw;
+  }
+}
+
+void core::come_up() {
   bell_ =
       must(bell::make(), "cannot make the node's bell; raise the limit of open files (ulimit -n)");
   watch_ = fd(::epoll_create1(EPOLL_CLOEXEC));
@@ -104,10 +123,8 @@ core::core(node_options options) : options_(completed(std::move(options))), id_(
   }
   card_.set_revision(1);
   if (auto written = rendezvous_->write_card(card_); !written) {
-    rendezvous_->remove(id_);
     throw error(written.error(), "cannot write the node's card in " + rendezvous_->path() + ": " +
-                                     written.error().message() +
-                                     "; free some space or set OMNIBUS_DIR to another directory");
+                                     written.error().message() + "; " + advice(written.error()));
   }
   watch(rendezvous_->wait_handle(), from_rendezvous);
   watch(timer_.get(), from_timer);
@@ -140,18 +157,21 @@ core::~core() {
 
 void core::open_directory() {
   const std::string& path = options_.directory;
-  auto opened = rendezvous::open(path);
+  auto opened = rendezvous::open(path, id_);
   if (!opened) {
     throw error(opened.error(), "cannot use the bus directory " + path + ": " +
-                                    opened.error().message() +
-                                    "; set OMNIBUS_DIR to a directory of your own, mode 0700");
+                                    opened.error().message() + "; " + advice(opened.error()));
   }
   rendezvous_ = std::make_unique<rendezvous>(std::move(*opened));
+  if (rendezvous_->waits_at_pipe()) {
+    complain(
+        "no inotify instance left, so others call by a pipe: raise "
+        "fs.inotify.max_user_instances");
+  }
   auto ledger = ledger_file::create(rendezvous_->directory(), id_);
   if (!ledger) {
     throw error(ledger.error(), "cannot create the node's ledger in " + path + ": " +
-                                    ledger.error().message() +
-                                    "; free some space or set OMNIBUS_DIR to another directory");
+                                    ledger.error().message() + "; " + advice(ledger.error()));
   }
   ledger_ = std::move(*ledger);
 }
@@ -306,6 +326,7 @@ void core::attend() {
     } else if (what == from_timer) {
       std::uint64_t ticks = 0;
       static_cast<void>(!::read(timer_.get(), &ticks, sizeof ticks));
+      timer_set_ns_ = INT64_MAX;
     } else {
       inbox& arrivals = transports_[what]->arrivals();
       arrivals.attend(*reception_);
@@ -369,7 +390,10 @@ void core::set_timer() {
   for (const auto& [peer, link] : links_) next = std::min(next, link->wake_at_ns());
   for (const auto& [address, link] : calls_) next = std::min(next, link->wake_at_ns());
   for (const auto& [peer, one] : suspects_) next = std::min(next, one.look_at_ns);
-  if (card_dirty_ || links_dirty_) next = std::min(next, written_ns_ + 20'000'000);
+  if (!leaving_) next = std::min({next, card_file_.due_ns(), links_file_.due_ns()});
+  // Asked after every turn, and nearly always the same: the kernel is told of changes only.
+  if (next == timer_set_ns_) return;
+  timer_set_ns_ = next;
   itimerspec when{};
   if (next != INT64_MAX) {
     // Zero would switch the timer off; a time that has passed fires at once.
@@ -381,8 +405,10 @@ void core::set_timer() {
 
 void core::complain(std::string trouble) {
   constexpr std::size_t troubles_max = 32;
-  if (troubles_.size() < troubles_max) troubles_.push_back(std::move(trouble));
-  links_dirty_ = true;
+  const bool known = std::find(troubles_.begin(), troubles_.end(), trouble) != troubles_.end();
+  if (known || troubles_.size() >= troubles_max) return;
+  troubles_.push_back(std::move(trouble));
+  links_file_.dirty = true;
 }
 
 }  // namespace bus

@@ -20,6 +20,7 @@
 #include "bus/route/directory.hpp"
 #include "bus/route/explain.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <functional>
@@ -41,6 +42,36 @@ struct published {
 
   // Nobody was refused. True also when nobody listens.
   [[nodiscard]] explicit operator bool() const noexcept { return !error && taken == links; }
+};
+
+// When to replace a file that changes in bursts. Every write wakes all nodes of the directory, and
+// the kernel lets only one at a time into it: the first few changes are written at once, so that
+// whoever advertises a little is seen at once, and the rest of a burst together, once per pause.
+// Where writing is slow, pauses are long, so that a crowd spends a sixteenth of its time on it.
+struct paced_file {
+  // A burst is over when nothing was written for so many pauses.
+  static constexpr std::int64_t quiet_pauses = 10;
+  static constexpr std::int64_t pause_for_cost = 16;
+  static constexpr std::int64_t pause_max_ns = 1'000'000'000;
+  unsigned at_once;
+  std::int64_t pause_ns;
+  bool dirty = false;
+  unsigned written = 0;  // since the last burst was over
+  std::int64_t written_ns = 0;
+  std::int64_t next_ns = 0;  // when the pause is over
+
+  [[nodiscard]] bool is_due(std::int64_t now_ns) noexcept {
+    if (now_ns - written_ns >= quiet_pauses * pause_ns) written = 0;
+    return dirty && (written < at_once || now_ns >= next_ns);
+  }
+  void write_took(std::int64_t began_ns, std::int64_t ended_ns) noexcept {
+    const std::int64_t wanted_ns = (ended_ns - began_ns) * pause_for_cost;
+    written = wanted_ns > pause_ns ? at_once : written + 1;
+    written_ns = ended_ns;
+    next_ns = ended_ns + std::clamp(wanted_ns, pause_ns, pause_max_ns);
+  }
+  // When to look again; INT64_MAX when there is nothing to write.
+  [[nodiscard]] std::int64_t due_ns() const noexcept { return dirty ? next_ns : INT64_MAX; }
 };
 
 class core {
@@ -115,6 +146,7 @@ class core {
   void attend();
 
  private:
+  void come_up();
   void open_directory();
   void open_transports();
   void watch(int descriptor, std::uint32_t what);
@@ -176,11 +208,10 @@ class core {
   std::vector<std::string> troubles_;
   bool restless_ = false;
   bool in_pump_ = false;
-  bool card_dirty_ = false;
-  bool links_dirty_ = false;
   bool leaving_ = false;
-  unsigned writes_ = 0;
-  std::int64_t written_ns_ = 0;
+  paced_file card_file_{.at_once = 4, .pause_ns = 20'000'000};
+  paced_file links_file_{.at_once = 2, .pause_ns = 100'000'000};
+  std::int64_t timer_set_ns_ = INT64_MAX;  // for when the timer is set; never
   std::uint32_t turns_ = 0;
 };
 

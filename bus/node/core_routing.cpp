@@ -17,9 +17,6 @@ constexpr unsigned rounds_until_forgotten = 8;
 // A hang-up is watched this long for the death behind it; the kernel drops locks within
 // microseconds of closing sockets, unless the machine is starved.
 constexpr std::int64_t suspicion_ns = 1'000'000'000;
-// A burst of changes is written at once; a flood is written every 20 ms.
-constexpr unsigned writes_at_once = 64;
-constexpr std::int64_t between_writes_ns = 20'000'000;
 
 wire::Type to_wire(const type_info& type) {
   wire::Type words;
@@ -148,7 +145,7 @@ explanation core::why(const std::string& topic) {
 
 void core::card_changed() {
   card_.set_revision(card_.revision() + 1);
-  card_dirty_ = true;
+  card_file_.dirty = true;
   // A node is its own peer: its publishers may meet its own subscriptions.
   learn(card_, directory::origin::local);
   flush_files();
@@ -218,7 +215,7 @@ void core::rematch(node_id peer) {
     }
   }
   for (auto& [number, source] : wanted) want(*source, peer);
-  links_dirty_ = true;
+  links_file_.dirty = true;
 }
 
 // One new publisher against all interests.
@@ -231,7 +228,7 @@ void core::rematch(publication& source) {
       note_mismatch(source, peer, interest);
     }
   });
-  links_dirty_ = true;
+  links_file_.dirty = true;
 }
 
 void core::want(publication& source, node_id peer) {
@@ -271,7 +268,7 @@ void core::drop_link(node_id peer) {
   ledger_row& row = at->second->row();
   links_.erase(at);
   ledger_->release(row);
-  links_dirty_ = true;
+  links_file_.dirty = true;
 }
 
 // The peers of $OMNIBUS_PEERS: we know where they are and not who.
@@ -339,7 +336,7 @@ void core::tend() {
   std::vector<node_id> lost;
   for (auto& [peer, link] : links_) {
     const bool was_open = link->open();
-    links_dirty_ = link->step(now) || links_dirty_;
+    links_file_.dirty = link->step(now) || links_file_.dirty;
     if (was_open && !link->open()) suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
     const known_node* const known = directory_.find(peer);
     const bool network = known && known->network && !known->local;
@@ -349,7 +346,7 @@ void core::tend() {
   }
   for (auto& [address, link] : calls_) {
     if (!link->open() && !link->restless()) link->introduce(introduction());
-    links_dirty_ = link->step(now) || links_dirty_;
+    links_file_.dirty = link->step(now) || links_file_.dirty;
     restless_ = restless_ || link->restless();
   }
   for (const node_id peer : finished) drop_link(peer);
@@ -391,27 +388,26 @@ void core::check_suspects(std::int64_t now) {
 }
 
 void core::flush_files() {
-  if ((!card_dirty_ && !links_dirty_) || leaving_) return;
-  const std::int64_t now = steady_ns();
-  if (now - written_ns_ > between_writes_ns) writes_ = 0;
-  if (++writes_ > writes_at_once) {
-    if (now - written_ns_ < between_writes_ns) {
-      set_timer();
-      return;
-    }
-  }
-  written_ns_ = now;
-  if (std::exchange(card_dirty_, false)) {
+  if (leaving_) return;
+  if (std::int64_t began = steady_ns(); card_file_.is_due(began)) {
+    card_file_.dirty = false;
     if (auto written = rendezvous_->write_card(card_); !written) {
       complain("card not written in " + rendezvous_->path() + ": " + written.error().message());
+      // Tried again when somebody may have made room, after a pause.
+      card_file_.dirty = written.error() == errc::no_space;
+      began -= paced_file::pause_max_ns;
     }
+    card_file_.write_took(began, steady_ns());
   }
-  if (std::exchange(links_dirty_, false)) {
+  if (const std::int64_t began = steady_ns(); links_file_.is_due(began)) {
+    links_file_.dirty = false;
     wire::Links links;
     fill_links(links);
     // A lost links file costs an explanation, not a message.
     static_cast<void>(rendezvous_->write_links(links));
+    links_file_.write_took(began, steady_ns());
   }
+  if (card_file_.dirty || links_file_.dirty) set_timer();
 }
 
 void core::fill_links(wire::Links& links) const {

@@ -73,7 +73,7 @@ class node {
     return listener(*core_, std::move(made));
   }
 
-  // Why messages of `topic` do or do not arrive, as `bus why` tells it; to_text() makes it readable.
+  // Why messages of `topic` do or do not arrive, as `bus why` tells it; to_text() shows it.
   // Reads the bus directory, and blocks for nothing else.
   [[nodiscard]] explanation why(const std::string& topic) const;
 

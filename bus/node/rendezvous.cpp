@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -24,9 +25,12 @@ namespace {
 // above 1 MiB, which is more than the largest public ones.
 constexpr off_t file_bytes_max = 256 << 20;
 constexpr std::string_view card_suffix = ".card";
+constexpr const char* waiting = "waiting";
 constexpr std::array<const char*, 4> suffixes = {".card", ".links", ".ledger", ".sock"};
 
 std::string schema_name(std::uint64_t hash) { return "schemas/" + to_hex(hash) + ".fds"; }
+
+std::string pipe_name(node_id node) { return std::string(waiting) + "/" + to_hex(node.value); }
 
 // The node whose card this file name is.
 std::optional<node_id> card_of(std::string_view name) noexcept {
@@ -77,7 +81,7 @@ std::string default_directory() {
   return "/tmp/omnibus-" + std::to_string(::geteuid());
 }
 
-result<rendezvous> rendezvous::open(const std::string& path) {
+result<rendezvous> rendezvous::open(const std::string& path, node_id self) {
   rendezvous opened;
   opened.path_ = path;
   if (auto made = make_directories(path); !made) return unexpected(made.error());
@@ -87,14 +91,12 @@ result<rendezvous> rendezvous::open(const std::string& path) {
   if (::mkdirat(opened.directory(), "schemas", 0770) != 0 && errno != EEXIST) {
     return unexpected(last_system_error());
   }
-  opened.watch_ = fd(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
-  if (!opened.watch_) return unexpected(last_system_error());
-  // Through the descriptor, so that it is the same directory whatever happened to its name.
-  const std::string itself = "/proc/self/fd/" + std::to_string(opened.directory());
-  constexpr std::uint32_t events = IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ONLYDIR;
-  if (::inotify_add_watch(opened.watch_.get(), itself.c_str(), events) < 0) {
-    return unexpected(last_system_error());
+  auto watched = opened.watch();
+  // EMFILE is also what a process without descriptors gets; then the pipe fails in the same way.
+  if (!watched && watched.error().value() == EMFILE && self != node_id{}) {
+    watched = opened.wait_at_pipe(self);
   }
+  if (!watched) return unexpected(watched.error());
   return opened;
 }
 
@@ -106,8 +108,58 @@ result<rendezvous> rendezvous::visit(const std::string& path) {
   return unexpected(errno == ENOENT ? make_error_code(errc::not_found) : last_system_error());
 }
 
-std::vector<card_change> rendezvous::changes() {
-  std::vector<node_id> touched;
+result<void> rendezvous::watch() noexcept {
+  watch_ = fd(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+  if (!watch_) return unexpected(last_system_error());
+  // Through the descriptor, so that it is the same directory whatever happened to its name.
+  const std::string itself = "/proc/self/fd/" + std::to_string(directory());
+  // Not IN_MOVED_FROM: each file that is replaced would call twice.
+  constexpr std::uint32_t events = IN_MOVED_TO | IN_DELETE | IN_ONLYDIR;
+  if (::inotify_add_watch(watch_.get(), itself.c_str(), events) < 0) {
+    return unexpected(last_system_error());
+  }
+  return {};
+}
+
+result<void> rendezvous::wait_at_pipe(node_id self) noexcept {
+  if (::mkdirat(directory(), waiting, 0770) != 0 && errno != EEXIST) {
+    return unexpected(last_system_error());
+  }
+  const std::string name = pipe_name(self);
+  if (::mkfifoat(directory(), name.c_str(), 0660) != 0) return unexpected(last_system_error());
+  // Open for both, so that it never ends.
+  watch_ = fd(::openat(directory(), name.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW));
+  const int bytes = watch_ ? ::fcntl(watch_.get(), F_GETPIPE_SZ) : -1;
+  if (bytes <= 0) {
+    const std::error_code failed = last_system_error();
+    ::unlinkat(directory(), name.c_str(), 0);
+    return unexpected(failed);
+  }
+  pipe_bytes_ = static_cast<std::size_t>(bytes);
+  return {};
+}
+
+// Writes the number of a node whose card changed to all who wait at a pipe. Never waits: a pipe
+// that is full makes its reader look at everything.
+void rendezvous::call_those_who_wait(node_id changed) const noexcept {
+  const int room = ::openat(directory(), waiting, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+  if (room < 0) return;
+  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::fdopendir(room), ::closedir);
+  if (!stream) {
+    ::close(room);
+    return;
+  }
+  while (const dirent* const entry = ::readdir(stream.get())) {
+    if (!from_hex(entry->d_name)) continue;
+    // Open for both, so that a reader's death is no SIGPIPE.
+    const fd pipe(::openat(room, entry->d_name, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW));
+    struct stat about {};
+    if (!pipe || ::fstat(pipe.get(), &about) != 0 || !S_ISFIFO(about.st_mode)) continue;
+    static_cast<void>(!::write(pipe.get(), &changed.value, sizeof changed.value));
+  }
+}
+
+void rendezvous::read_watch(std::vector<node_id>& touched) {
   alignas(inotify_event) std::array<char, 64 * 1024> buffer;
   for (;;) {
     const ssize_t got = ::read(watch_.get(), buffer.data(), buffer.size());
@@ -120,6 +172,32 @@ std::vector<card_change> rendezvous::changes() {
       if (event->len == 0) continue;
       if (const auto node = card_of(event->name)) touched.push_back(*node);
     }
+  }
+}
+
+void rendezvous::read_pipe(std::vector<node_id>& touched) {
+  std::array<node_id, 512> numbers;
+  std::size_t all = 0;
+  for (;;) {
+    const ssize_t got = ::read(watch_.get(), numbers.data(), sizeof numbers);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    all += static_cast<std::size_t>(got);
+    const auto count = static_cast<std::ptrdiff_t>(static_cast<std::size_t>(got) / sizeof(node_id));
+    touched.insert(touched.end(), numbers.begin(), numbers.begin() + count);
+    // It was full, so some may have found no room.
+    if (all + PIPE_BUF >= pipe_bytes_) scan_due_ = true;
+    // Somebody writes as fast as we read: the rest is for the next turn.
+    if (all >= pipe_bytes_) break;
+  }
+}
+
+std::vector<card_change> rendezvous::changes() {
+  std::vector<node_id> touched;
+  if (waits_at_pipe()) {
+    read_pipe(touched);
+  } else {
+    read_watch(touched);
   }
   const bool first = scan_due_;
   if (std::exchange(scan_due_, false)) {
@@ -174,7 +252,9 @@ result<std::string> rendezvous::read(const std::string& name) const {
 }
 
 result<void> rendezvous::write_card(const wire::Card& card) {
-  return replace(to_hex(card.node()) + ".card", card.SerializeAsString());
+  auto written = replace(to_hex(card.node()) + ".card", card.SerializeAsString());
+  if (written) call_those_who_wait(node_id{card.node()});
+  return written;
 }
 
 result<void> rendezvous::write_links(const wire::Links& links) {
@@ -229,6 +309,8 @@ void rendezvous::remove(node_id node) noexcept {
   for (const char* const suffix : suffixes) {
     ::unlinkat(directory(), (to_hex(node.value) + suffix).c_str(), 0);
   }
+  ::unlinkat(directory(), pipe_name(node).c_str(), 0);
+  call_those_who_wait(node);
 }
 
 }  // namespace bus

@@ -3,7 +3,9 @@
 // content.
 //
 // "How does B know?" inotify says which card changed, then that card is read; after an overflow,
-// all are read again. Nothing polls. What a file says is data from a stranger: its size is bounded,
+// all are read again. A user may have few inotify instances (128 on many machines): a node that
+// gets none puts a named pipe into waiting/, and whoever changes a card writes its number there.
+// Nothing polls. What a file says is data from a stranger: its size is bounded,
 // a symbolic link is not followed, and a card that does not decode is passed over.
 #pragma once
 
@@ -28,9 +30,10 @@ struct card_change {
 
 class rendezvous {
  public:
-  // Makes the directory (0700) if it is missing and begins to watch it. Errors: denied (it belongs
-  // to somebody else, or others may write to it), no_space, or the kernel's.
-  [[nodiscard]] static result<rendezvous> open(const std::string& path);
+  // Makes the directory (0700) if it is missing and begins to watch it. `self` is the node that
+  // may have to wait at a pipe; whoever has none needs inotify. Errors: denied (it belongs to
+  // somebody else, or others may write to it), no_space, or the kernel's.
+  [[nodiscard]] static result<rendezvous> open(const std::string& path, node_id self = {});
   // Only to read: makes nothing and watches nothing, so changes() has nothing to say. Whose
   // directory it is, is not asked. Errors: not_found, denied, or the kernel's.
   [[nodiscard]] static result<rendezvous> visit(const std::string& path);
@@ -43,6 +46,9 @@ class rendezvous {
   // What changed since the last call; the first call tells all that is there. Cards of dead nodes
   // are not told. Reads files; does not wait.
   [[nodiscard]] std::vector<card_change> changes();
+
+  // Whether we wait at a pipe, since the kernel had no inotify instance left.
+  [[nodiscard]] bool waits_at_pipe() const noexcept { return pipe_bytes_ != 0; }
 
   // Replaces our own files as a whole. Errors: no_space, denied, or the kernel's.
   [[nodiscard]] result<void> write_card(const wire::Card& card);
@@ -59,12 +65,18 @@ class rendezvous {
 
  private:
   rendezvous() = default;
+  [[nodiscard]] result<void> watch() noexcept;
+  [[nodiscard]] result<void> wait_at_pipe(node_id self) noexcept;
+  void read_watch(std::vector<node_id>& touched);
+  void read_pipe(std::vector<node_id>& touched);
+  void call_those_who_wait(node_id changed) const noexcept;
   [[nodiscard]] result<void> replace(const std::string& name, const std::string& bytes);
   [[nodiscard]] result<std::string> read(const std::string& name) const;
 
   std::string path_;
   fd directory_;
-  fd watch_;
+  fd watch_;  // inotify, or the pipe
+  std::size_t pipe_bytes_ = 0;
   bool scan_due_ = true;
 };
 

@@ -86,8 +86,8 @@ class walk {
     const wire::Match* const match = find_match(source, target.id);
     const wire::Link* const link = find_link(source, target.id);
     // What the subscriber has counted is proof enough, whatever an older links file says.
-    const ledger_entry* const heard = find_entry(
-        target.ledger, row_kind::source, interest.subscription(), source.id, publisher_);
+    const ledger_entry* const heard =
+        find_entry(target.ledger, row_kind::source, interest.subscription(), source.id, publisher_);
     describe(link);
     if (!link_is_open(link, source, target, match)) return;
     if (!attached(match, heard, source, target)) return;
@@ -121,7 +121,8 @@ class walk {
   }
 
   // The publisher is on another machine.
-  void inward(const node_report& target, const ledger_entry& heard, const wire::Interest& interest) {
+  void inward(const node_report& target, const ledger_entry& heard,
+              const wire::Interest& interest) {
     ok("names", "met over a network");
     ok("attached", "it has announced itself");
     path_.sent = heard.counts[column::source_sequence];
@@ -362,8 +363,8 @@ class inquiry {
 
   explanation answer() && {
     if (const auto verdict = check_pattern(told_.topic); !verdict) {
-      told_.broken = "names: '" + told_.topic + "' is no topic: " +
-                     std::string(reason(verdict.fault)) + " (at byte " +
+      told_.broken = "names: '" + told_.topic +
+                     "' is no topic: " + std::string(reason(verdict.fault)) + " (at byte " +
                      std::to_string(verdict.at) + ')';
       told_.fix = "mend the name";
       return std::move(told_);
@@ -491,15 +492,29 @@ class inquiry {
     }
   }
 
+  // Whether other machines can reach it.
+  [[nodiscard]] static bool listens(const node_report& node) {
+    return std::any_of(
+        node.card.addresses().begin(), node.card.addresses().end(),
+        [](const std::string& each) { return each.find("tcp://") != std::string::npos; });
+  }
+
   void note_troubles(const node_report& node) {
     const bool concerned = std::find(sources_.begin(), sources_.end(), &node) != sources_.end() ||
                            std::find(targets_.begin(), targets_.end(), &node) != targets_.end();
     if (!concerned && !(told_.publishers.empty() || told_.subscriptions.empty())) return;
     for (const wire::Link& link : node.links.links()) {
-      if (link.peer() != 0 || link.state() == "open") continue;
+      if (link.peer() != 0) continue;
+      if (link.state() == "open") {
+        if (listens(node)) continue;
+        unanswered_ = called(node) + " reaches " + link.peer_name() +
+                      ", which cannot answer: " + called(node) + " listens nowhere";
+        told_.notes.push_back(unanswered_);
+        continue;
+      }
       const std::string words = called(node) + " cannot reach " + link.peer_name() + " (" +
-                                link.state() +
-                                (link.reason().empty() ? "" : ": " + link.reason()) + ')';
+                                link.state() + (link.reason().empty() ? "" : ": " + link.reason()) +
+                                ')';
       if (unreachable_.empty()) unreachable_ = words;
       told_.notes.push_back(words);
     }
@@ -553,10 +568,14 @@ class inquiry {
       told_.broken = "rights: nobody whose card can be read " + who + ' ' + told_.topic;
       told_.fix = "run as the user who owns the bus directory " + seen_.directory +
                   ", or share it by a group: chgrp GROUP DIR && chmod 2770 DIR";
+    } else if (!unanswered_.empty()) {
+      told_.broken += "; " + unanswered_;
+      told_.fix = "give it an address, too: OMNIBUS_LISTEN=tcp://*:PORT (links go one way each)";
     } else if (!unreachable_.empty()) {
       told_.broken += "; " + unreachable_;
-      told_.fix = "see that a node listens there (OMNIBUS_LISTEN), and that no firewall stands "
-                  "between";
+      told_.fix =
+          "see that a node listens there (OMNIBUS_LISTEN), and that no firewall stands "
+          "between";
     } else {
       told_.fix = std::string("start the ") + (no_publisher ? "publisher" : "subscriber") +
                   ", with the same bus directory (" + seen_.directory + ')';
@@ -589,6 +608,7 @@ class inquiry {
   std::string dead_publisher_;
   std::string dead_subscriber_;
   std::string unreachable_;
+  std::string unanswered_;
   bool unreadable_ = false;
 };
 

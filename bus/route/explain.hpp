@@ -75,7 +75,7 @@ struct explanation {
     std::uint64_t sent = 0;             // the last sequence published
     std::uint64_t received = 0;         // the last one accounted for; see received_known
     bool received_known = false;
-    std::uint64_t unsettled = 0;                  // sent, and not let go of
+    std::uint64_t unsettled = 0;                   // sent, and not let go of
     std::array<std::uint64_t, loss_count> lost{};  // of the subscription, by cause
     state how = state::flowing;
     std::string fix;  // when broken or warned of

@@ -132,9 +132,9 @@ finding check_file_system(const std::string& path) {
 
 finding check_inotify(const std::string& path) {
   const fd watch(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
-  const std::string limits =
-      number_in("/proc/sys/fs/inotify/max_user_instances") + " instances, " +
-      number_in("/proc/sys/fs/inotify/max_user_watches") + " watches for each user";
+  const std::string limits = number_in("/proc/sys/fs/inotify/max_user_instances") + " instances, " +
+                             number_in("/proc/sys/fs/inotify/max_user_watches") +
+                             " watches for each user";
   if (!watch) {
     return {"inotify", health::fail, limits + ": " + std::strerror(errno),
             "sysctl fs.inotify.max_user_instances=1024"};
@@ -225,8 +225,8 @@ findings check_node(const common_options& options) {
     found.push_back({"node", health::ok, fmt::format("starts in {:.1f} ms;{}", took_ms, ways)});
     if (const auto links = place.read_links(probe.id())) {
       for (const std::string& trouble : links->troubles()) {
-        found.push_back({"node", health::warn, clean(trouble),
-                         "mend it, or do without that transport"});
+        found.push_back(
+            {"node", health::warn, clean(trouble), "mend it, or do without that transport"});
       }
     }
   } catch (const error& trouble) {
@@ -263,8 +263,8 @@ void check_one(const node_report& one, findings& found) {
                      fmt::format("kill -CONT {}", one.card.pid())});
   }
   for (const std::string& trouble : one.links.troubles()) {
-    found.push_back({"troubles", health::warn, who(one) + ": " + clean(trouble),
-                     "mend it at that node"});
+    found.push_back(
+        {"troubles", health::warn, who(one) + ": " + clean(trouble), "mend it at that node"});
   }
   for (const wire::Link& link : one.links.links()) {
     if (link.state() != "unreachable") continue;
@@ -291,8 +291,8 @@ void check_nodes(const common_options& options, findings& found) {
     if (one.life != liveness::dead) check_one(one, found);
   }
   if (const std::size_t left = find_leftovers(place).size(); left > 0) {
-    found.push_back({"leftovers", health::warn, fmt::format("{} files of the dead", left),
-                     "bus gc"});
+    found.push_back(
+        {"leftovers", health::warn, fmt::format("{} files of the dead", left), "bus gc"});
   }
 }
 
@@ -321,10 +321,8 @@ exit_code doctor(const common_options& options) {
   for (const finding& one : found) {
     failed = failed || one.how == health::fail;
     if (options.json) {
-      const json words = {{"check", one.name},
-                          {"state", name_of(one.how)},
-                          {"words", one.words},
-                          {"fix", one.fix}};
+      const json words = {
+          {"check", one.name}, {"state", name_of(one.how)}, {"words", one.words}, {"fix", one.fix}};
       out.line(words.dump(-1, ' ', false, json::error_handler_t::replace));
       continue;
     }

@@ -140,9 +140,8 @@ class echoer {
       header.pop_back();
       out_.line(header);
     }
-    std::string row = options_.no_meta ? ""
-                                       : fmt::format("{},{},{},", cell(topic), head.sequence,
-                                                     head.sent_ns);
+    std::string row =
+        options_.no_meta ? "" : fmt::format("{},{},{},", cell(topic), head.sequence, head.sent_ns);
     for (const std::string& each : columns_) {
       const json value = value_at(message, each);
       row += (value.is_null() ? "" : cell(plain_text(value))) + ',';
@@ -169,21 +168,22 @@ class echoer {
 
 exit_code echo(const echo_options& options) {
   if (static_cast<int>(options.raw) + static_cast<int>(options.csv) +
-          static_cast<int>(options.json) > 1) {
+          static_cast<int>(options.json) >
+      1) {
     throw failure(exit_code::usage, "take one of --raw, --csv and --json");
   }
   if (options.raw && !(options.fields.empty() && options.filters.empty())) {
-    throw failure(exit_code::usage, "--raw shows bytes as they are: leave out --field and --filter");
+    throw failure(exit_code::usage,
+                  "--raw shows bytes as they are: leave out --field and --filter");
   }
   session joined("bus echo", options);
   echoer shower(options, joined.inside());
   const auto listening = joined.node().subscribe<raw>(
       options.pattern, [&](const received<raw>& message) { shower.take(message); });
-  const auto how =
-      joined.run(options.timeout_s < 0 ? for_ever : seconds(options.timeout_s), [&] {
-        shower.flush();
-        return shower.finished();
-      });
+  const auto how = joined.run(options.timeout_s < 0 ? for_ever : seconds(options.timeout_s), [&] {
+    shower.flush();
+    return shower.finished();
+  });
   shower.flush();
   const std::uint64_t lost = listening.accounts().lost_in_all();
   if (lost > 0) {
@@ -193,11 +193,11 @@ exit_code echo(const echo_options& options) {
   if (how != session::ending::timeout) return exit_code::done;
   const bool counted = options.once || options.count > 0;
   if (!counted && shower.shown() > 0) return exit_code::done;
-  throw failure(exit_code::timeout,
-                fmt::format("{} of {} messages of {} came in {} s; try: bus why '{}'",
-                            shower.shown(), counted ? std::to_string(options.once ? 1 : options.count)
-                                                    : std::string("any"),
-                            options.pattern, options.timeout_s, options.pattern));
+  throw failure(
+      exit_code::timeout,
+      fmt::format("{} of {} messages of {} came in {} s; try: bus why '{}'", shower.shown(),
+                  counted ? std::to_string(options.once ? 1 : options.count) : std::string("any"),
+                  options.pattern, options.timeout_s, options.pattern));
 }
 
 }  // namespace
@@ -217,7 +217,8 @@ verb echo_verb() {
             parser.add_option("--count", options->count, "Ends after so many messages");
             parser.add_option("--timeout", options->timeout_s,
                               "Ends after so many seconds; exit code 3 if messages are missing");
-            parser.add_option("--field", options->fields, "Only this field: a.b[2]; may be repeated")
+            parser
+                .add_option("--field", options->fields, "Only this field: a.b[2]; may be repeated")
                 ->allow_extra_args(false);
             parser
                 .add_option("--filter", options->filters,

@@ -218,9 +218,9 @@ exit_code info(const info_options& options) {
       out.line(words.dump(-1, ' ', false, json::error_handler_t::replace));
       continue;
     }
-    out.line(out.bold(name_text(node)) +
-             fmt::format("  {}  pid {}  {}{}", to_hex(node.id.value), node.card.pid(),
-                         life_text(node.life), node.looks_stopped ? ", stopped" : ""));
+    out.line(out.bold(name_text(node)) + fmt::format("  {}  pid {}  {}{}", to_hex(node.id.value),
+                                                     node.card.pid(), life_text(node.life),
+                                                     node.looks_stopped ? ", stopped" : ""));
     if (node.ledger_error) {
       out.line("  its books cannot be read: " + node.ledger_error.message());
     }

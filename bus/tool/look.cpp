@@ -18,10 +18,11 @@ rendezvous visit(const common_options& where) {
                                          ": start a node, or set OMNIBUS_DIR to where one runs");
   }
   const bool denied = opened.error() == errc::denied;
-  throw failure(denied ? exit_code::denied : exit_code::not_so,
-                "cannot read the bus directory " + path + ": " + opened.error().message() +
-                    (denied ? "; run as its owner, or let its owner share it by a group (chmod 2770)"
-                            : "; set OMNIBUS_DIR to a directory"));
+  throw failure(
+      denied ? exit_code::denied : exit_code::not_so,
+      "cannot read the bus directory " + path + ": " + opened.error().message() +
+          (denied ? "; run as its owner, or let its owner share it by a group (chmod 2770)"
+                  : "; set OMNIBUS_DIR to a directory"));
 }
 
 census look(const common_options& where) {

@@ -69,8 +69,8 @@ const message_reader::known_type& message_reader::known(const wire::Type& type) 
   if (!fresh) return at->second;
   const auto complete = complete_type(place_, type);
   if (!complete) {
-    at->second.trouble = "the schema of " + type.name() +
-                         " is not on the bus: " + complete.error().message();
+    at->second.trouble =
+        "the schema of " + type.name() + " is not on the bus: " + complete.error().message();
     return at->second;
   }
   auto made = dynamic_type::from_schema(*complete);

@@ -46,9 +46,7 @@ constexpr std::chrono::nanoseconds courtesy = std::chrono::seconds(2);
 // the usual link's depth, so that none is refused.
 constexpr std::size_t backlog_max = 512;
 
-std::string hint_of(const wire::Type& type) {
-  return type.name() + ':' + to_hex(type.hash());
-}
+std::string hint_of(const wire::Type& type) { return type.name() + ':' + to_hex(type.hash()); }
 
 // The types that cards name on this topic, or under this name; by hash.
 std::map<std::uint64_t, wire::Type> types_known(core& inside, const pub_options& options) {
@@ -78,9 +76,10 @@ type_info choose_type(core& inside, const pub_options& options) {
   if (found.size() > 1) {
     std::string all;
     for (const auto& [hash, type] : found) all += (all.empty() ? "" : ", ") + hint_of(type);
-    throw failure(exit_code::not_so, "there is more than one type to choose from; say which by "
-                                     "--type: " +
-                                         all);
+    throw failure(exit_code::not_so,
+                  "there is more than one type to choose from; say which by "
+                  "--type: " +
+                      all);
   }
   if (found.empty() && options.type.empty()) return codec<raw>::type();
   if (found.empty()) {
@@ -114,9 +113,9 @@ class publishing {
     if (!options.raw && type_.encoding != encoding::raw) {
       auto made = dynamic_type::from_schema(type_);
       if (!made) {
-        throw failure(exit_code::usage,
-                      type_.name + " cannot be made from JSON (" + made.error().message() +
-                          "): give its bytes with --raw");
+        throw failure(exit_code::usage, type_.name + " cannot be made from JSON (" +
+                                            made.error().message() +
+                                            "): give its bytes with --raw");
       }
       dynamic_ = std::make_unique<dynamic_type>(std::move(*made));
     }
@@ -128,10 +127,10 @@ class publishing {
       const auto how = joined_.run(seconds(options_.timeout_s),
                                    [&] { return source_->matched() >= options_.matched; });
       if (how != session::ending::timeout) return;
-      throw failure(exit_code::timeout,
-                    fmt::format("{} of {} subscribers matched in {} s; try: bus why '{}'",
-                                source_->matched(), options_.matched, options_.timeout_s,
-                                options_.topic));
+      throw failure(
+          exit_code::timeout,
+          fmt::format("{} of {} subscribers matched in {} s; try: bus why '{}'", source_->matched(),
+                      options_.matched, options_.timeout_s, options_.topic));
     }
     wire::Type words;
     words.set_name(type_.name);
@@ -159,9 +158,9 @@ class publishing {
     make_room();
     const published outcome = source_->publish(std::as_bytes(std::span(payload)));
     if (outcome.error) {
-      throw failure(exit_code::not_so, "a message of " + std::to_string(payload.size()) +
-                                           " bytes cannot be published: " +
-                                           outcome.error.message());
+      throw failure(exit_code::not_so,
+                    "a message of " + std::to_string(payload.size()) +
+                        " bytes cannot be published: " + outcome.error.message());
     }
     ++sent_;
     refused_ += outcome.links - outcome.taken;
@@ -270,8 +269,8 @@ class metronome {
   [[nodiscard]] bool wait() {
     if (joined_.interrupted()) return false;
     if (rate_hz_ <= 0 || ticks_++ == 0) return true;
-    const double due_ns = static_cast<double>(begun_ns_) + 1e9 * static_cast<double>(ticks_ - 1) /
-                                                               rate_hz_;
+    const double due_ns =
+        static_cast<double>(begun_ns_) + 1e9 * static_cast<double>(ticks_ - 1) / rate_hz_;
     const double left_s = (due_ns - static_cast<double>(steady_ns())) / 1e9;
     return joined_.run(seconds(left_s), [] { return false; }) == session::ending::timeout;
   }
@@ -299,8 +298,9 @@ void publish_lines(publishing& out, session& joined, const pub_options& options)
 void publish_one(publishing& out, session& joined, const pub_options& options) {
   const std::string text = options.file.empty() ? options.message : read_file(options.file);
   const std::string payload = out.encode(text);
-  const std::uint64_t times =
-      options.times > 0 ? options.times : options.rate_hz > 0 ? UINT64_MAX : 1;
+  const std::uint64_t times = options.times > 0     ? options.times
+                              : options.rate_hz > 0 ? UINT64_MAX
+                                                    : 1;
   metronome clock(joined, options.rate_hz);
   while (out.sent() < times && clock.wait()) out.send(payload);
 }
@@ -308,8 +308,9 @@ void publish_one(publishing& out, session& joined, const pub_options& options) {
 exit_code pub(const pub_options& options) {
   const bool lines = options.message == "-" || (!options.has_message && options.file.empty());
   if (lines && options.message != "-" && ::isatty(STDIN_FILENO) == 1) {
-    throw failure(exit_code::usage, "what shall be published? Give the message as JSON, a file by "
-                                    "--file, or lines by standard input");
+    throw failure(exit_code::usage,
+                  "what shall be published? Give the message as JSON, a file by "
+                  "--file, or lines by standard input");
   }
   session joined("bus pub", options);
   publishing out(options, joined);
@@ -362,8 +363,9 @@ verb pub_verb() {
             parser.add_option("-t,--times", options->times, "So many times in all");
             parser.add_option("-w,--wait", options->matched,
                               "Waits until so many subscribers are matched");
-            parser.add_option("--timeout", options->timeout_s,
-                              "How many seconds -w waits; then exit code 3")
+            parser
+                .add_option("--timeout", options->timeout_s,
+                            "How many seconds -w waits; then exit code 3")
                 ->capture_default_str();
             add_json(parser, *options);
             add_directory(parser, *options);

@@ -135,9 +135,9 @@ exit_code measure(const rate_options& options, bool bandwidth) {
         line["lost"] = lost - lost_before;
         out.line(line.dump(-1, ' ', false, json::error_handler_t::replace));
       } else {
-        const std::string told =
-            bandwidth ? bw_line(one, span_s)
-                      : hz_line(one, static_cast<double>(one.samples) / span_s);
+        const std::string told = bandwidth
+                                     ? bw_line(one, span_s)
+                                     : hz_line(one, static_cast<double>(one.samples) / span_s);
         out.line(out.bold(clean(topic)) + "  " + told +
                  (lost > lost_before ? fmt::format(", lost {}", lost - lost_before) : ""));
       }
@@ -147,27 +147,27 @@ exit_code measure(const rate_options& options, bool bandwidth) {
     out.flush();
   }
   if (!tallies.empty()) return exit_code::done;
-  throw failure(exit_code::timeout, fmt::format("no message of {} came in {} s; try: bus why '{}'",
-                                                options.pattern, options.timeout_s,
-                                                options.pattern));
+  throw failure(exit_code::timeout,
+                fmt::format("no message of {} came in {} s; try: bus why '{}'", options.pattern,
+                            options.timeout_s, options.pattern));
 }
 
 verb rate_verb(std::string name, std::string summary, std::string example, bool bandwidth) {
-  return {.name = std::move(name),
-          .summary = std::move(summary),
-          .example = std::move(example),
-          .declare = [bandwidth](CLI::App& parser) {
-            const auto options = std::make_shared<rate_options>();
-            parser.add_option("pattern", options->pattern, "A topic, or a pattern")->required();
-            parser.add_option("--window", options->window_s, "Seconds per line")
-                ->capture_default_str();
-            parser.add_option("--count", options->count, "Ends after so many windows");
-            parser.add_option("--timeout", options->timeout_s,
-                              "Ends after so many seconds; exit code 3 if nothing came");
-            add_json(parser, *options);
-            add_directory(parser, *options);
-            return [options, bandwidth] { return measure(*options, bandwidth); };
-          }};
+  return {
+      .name = std::move(name),
+      .summary = std::move(summary),
+      .example = std::move(example),
+      .declare = [bandwidth](CLI::App& parser) {
+        const auto options = std::make_shared<rate_options>();
+        parser.add_option("pattern", options->pattern, "A topic, or a pattern")->required();
+        parser.add_option("--window", options->window_s, "Seconds per line")->capture_default_str();
+        parser.add_option("--count", options->count, "Ends after so many windows");
+        parser.add_option("--timeout", options->timeout_s,
+                          "Ends after so many seconds; exit code 3 if nothing came");
+        add_json(parser, *options);
+        add_directory(parser, *options);
+        return [options, bandwidth] { return measure(*options, bandwidth); };
+      }};
 }
 
 }  // namespace

@@ -15,7 +15,8 @@ std::vector<verb> all_verbs() {
       why_verb(),     //
       doctor_verb(),  //
       gc_verb(),      //
-      completion_verb(),
+      bench_verb(),   //
+      completion_verb(), bench_peer_verb(),
   };
 }
 

@@ -15,6 +15,8 @@ namespace bus::tool {
 [[nodiscard]] verb why_verb();
 [[nodiscard]] verb doctor_verb();
 [[nodiscard]] verb gc_verb();
+[[nodiscard]] verb bench_verb();
+[[nodiscard]] verb bench_peer_verb();
 [[nodiscard]] verb completion_verb();
 
 // All of them, in the order of --help. The first one is what bare `bus` does.

@@ -65,14 +65,10 @@ json path_json(const explanation::path& one) {
 }
 
 json told_json(const explanation& told) {
-  json made = {{"topic", told.topic},
-               {"state", name_of(told.how)},
-               {"broken", told.broken},
-               {"fix", told.fix},
-               {"publishers", json::array()},
-               {"subscriptions", json::array()},
-               {"paths", json::array()},
-               {"notes", told.notes}};
+  json made = {{"topic", told.topic},         {"state", name_of(told.how)},
+               {"broken", told.broken},       {"fix", told.fix},
+               {"publishers", json::array()}, {"subscriptions", json::array()},
+               {"paths", json::array()},      {"notes", told.notes}};
   for (const auto& one : told.publishers) made["publishers"].push_back(party_json(one));
   for (const auto& one : told.subscriptions) made["subscriptions"].push_back(party_json(one));
   for (const auto& one : told.paths) made["paths"].push_back(path_json(one));

@@ -29,9 +29,9 @@ class channel {
                    "channel: nobody listens");
   }
   // Waits for the next word; throws if there is none in time, or ever.
-  [[nodiscard]] std::uint64_t hear() const {
+  [[nodiscard]] std::uint64_t hear(std::chrono::nanoseconds within = contract::patience) const {
     pollfd one{socket_.get(), POLLIN, 0};
-    const auto until = bus::deadline::after(contract::patience);
+    const auto until = bus::deadline::after(within);
     while (::poll(&one, 1, contract::timeout_ms(until)) < 0 && errno == EINTR) {
     }
     std::uint64_t word = 0;
