@@ -141,6 +141,20 @@ lines show_replays(const reports& heard) {
   return out;
 }
 
+lines show_links_briefly(const std::vector<link_line>& links) {
+  lines out;
+  for (const link_line& line : links) {
+    const bool is_source = line.from == "replay" || line.from == "detector";
+    if (!is_source || line.to == "orchestra" || line.from == line.to) {
+      continue;
+    }
+    if (line.scheme.empty()) continue;
+    out.push_back(fmt::format("{:<8} -> {:<8} {:>2} x {:<5} {}", line.from, line.to, line.count,
+                              line.scheme, line.briefly));
+  }
+  return out;
+}
+
 lines show_links(const std::vector<link_line>& links) {
   lines out;
   // A process that was killed far away is looked for during some seconds.
@@ -156,7 +170,8 @@ lines show_links(const std::vector<link_line>& links) {
     if (!line.proof.empty()) out.push_back("      there, for one: " + line.proof);
   }
   for (const auto& [to, count] : closed) {
-    out.push_back(fmt::format("{} links to an {} that is gone, or is not there yet", count, to));
+    out.push_back(
+        fmt::format("to {}: {} links to a life that is over, or has only begun", to, count));
   }
   return out;
 }

@@ -29,6 +29,9 @@ using reports = std::map<std::string, std::map<unsigned, Status>>;
 [[nodiscard]] std::string show_progress(const reports& heard, std::size_t features, double seconds);
 [[nodiscard]] lines show_topics(const reports& heard, const std::vector<link_line>& links);
 [[nodiscard]] lines show_replays(const reports& heard);
+// A line for each link that carries quakes or alerts.
+[[nodiscard]] lines show_links_briefly(const std::vector<link_line>& links);
+// All of them, with each way that was considered.
 [[nodiscard]] lines show_links(const std::vector<link_line>& links);
 [[nodiscard]] lines show_accounts(const std::vector<account>& accounts, const reports& heard,
                                   const feed& input, std::size_t alerts);

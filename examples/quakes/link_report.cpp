@@ -16,6 +16,21 @@ std::string kind_of(const std::string& name) { return name.substr(0, name.find('
 
 using grouping = std::map<std::tuple<std::string, std::string, std::string>, link_line>;
 
+// The chosen way's verdict, and those of the ways that would have been cheaper.
+std::string briefly(const bus::wire::Link& link) {
+  std::string text;
+  std::uint64_t cost_ns = 0;
+  for (const bus::wire::Candidate& way : link.candidates()) {
+    if (!way.chosen()) continue;
+    cost_ns = way.cost_ns();
+    text = way.verdict();
+  }
+  for (const bus::wire::Candidate& way : link.candidates()) {
+    if (way.cost_ns() < cost_ns) text += "; not " + way.scheme() + ": " + way.verdict();
+  }
+  return text;
+}
+
 void group(grouping& into, const std::string& from, const bus::wire::Link& link) {
   link_line line{.from = kind_of(from), .to = kind_of(link.peer_name())};
   std::string key;
@@ -26,7 +41,7 @@ void group(grouping& into, const std::string& from, const bus::wire::Link& link)
     key += line.why.back() + "\n";
   }
   if (line.scheme.empty()) key += link.state() + link.reason();
-  if (line.scheme.empty()) line.why.push_back(link.state() + ": " + link.reason());
+  line.briefly = briefly(link);
   line.proof = link.proof();
   link_line& kept = into.try_emplace({line.from, line.to, key}, std::move(line)).first->second;
   ++kept.count;
@@ -37,7 +52,11 @@ void group(grouping& into, const std::string& from, const bus::wire::Link& link)
 link_report::link_report(const std::vector<std::string>& directories) {
   for (const std::string& path : directories) {
     auto opened = bus::rendezvous::open(path);
-    if (!opened) throw bus::error(opened.error(), "cannot read the bus directory " + path);
+    if (!opened) {
+      throw bus::error(opened.error(), "cannot read the bus directory " + path + ": " +
+                                           opened.error().message() +
+                                           "; a node takes one of fs.inotify.max_user_instances");
+    }
     places_.push_back(std::move(*opened));
   }
 }

@@ -15,7 +15,8 @@ struct link_line {
   std::string to;
   std::size_t count = 0;
   std::string scheme = {};            // of the chosen way; empty while there is none
-  std::vector<std::string> why = {};  // each way that was considered, cheapest first
+  std::string briefly = {};           // why this one, and why no cheaper one
+  std::vector<std::string> why = {};  // each way that was considered, those worth trying first
   std::string proof = {};             // who is there, as the kernel says; of one of them
 };
 

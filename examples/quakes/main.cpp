@@ -33,20 +33,20 @@ int main(int count, char** words) {
   bool loopback = false;
   bool plain = false;
   CLI::App app(
-      "One week of earthquakes on the bus: one process for each seismic network replays its "
-      "events,\n"
-      "a detector raises alerts, an archive and a remote observer keep what they hear, some are\n"
-      "killed on the way, and at the end every feature is accounted for (else the exit code is 1).",
+      "One week of earthquakes on the bus: one process for each seismic network replays its\n"
+      "events, a detector raises alerts, an archive and a remote observer keep what they hear,\n"
+      "some are killed on the way, and at the end every feature is accounted for (else the exit\n"
+      "code is 1).",
       "examples/demo");
   wanted.data = DEMO_DATA;
   wanted.kills = {"nc@0.3", "detector@0.6"};
   app.add_option("--speed", wanted.speed, "Feed seconds per second; 0: as fast as possible")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  app.add_option(
-         "--kill", wanted.kills,
-         "Kill NAME[@SHARE] with SIGKILL after that share of the features: a network (ci),\n"
-         "detector, archive, observer, random, each (one of each kind) or none; repeatable")
+  app.add_option("--kill", wanted.kills,
+                 "Kill NAME[@SHARE] with SIGKILL after that share of the features: a network\n"
+                 "(ci), detector, archive, observer, random, each (one of each kind) or none;\n"
+                 "repeatable")
       ->capture_default_str();
   app.add_option("--data", wanted.data, "The feed, GeoJSON");
   app.add_option("--patience", wanted.patience_s, "Give up after so many seconds without progress")

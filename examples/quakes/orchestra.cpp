@@ -210,13 +210,13 @@ void orchestra::draw() {
   const auto add = [&](const lines& more) { all.insert(all.end(), more.begin(), more.end()); };
   add(show_replays(heard_));
   add({""});
-  add(show_topics(heard_, links_));
+  add(show_links_briefly(links_));
   add({""});
   constexpr std::size_t events_shown = 8;
   const std::size_t skipped = events_.size() - std::min(events_.size(), events_shown);
   add(lines(events_.begin() + static_cast<std::ptrdiff_t>(skipped), events_.end()));
   add({""});
-  add(show_links(links_));
+  add(show_topics(heard_, links_));
   winsize size{};
   const bool known = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0;
   const std::size_t rows = known ? size.ws_row - 1U : 50;
