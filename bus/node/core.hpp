@@ -32,6 +32,8 @@
 #include <utility>
 #include <vector>
 
+#include <sched.h>
+
 namespace bus {
 
 // What became of one publish call.
@@ -215,6 +217,10 @@ class core {
   std::uint32_t turns_ = 0;
 };
 
+// About 100 us: much longer than an answer takes from another core, and far less than the
+// scheduler's time slice, which is what a sender without a core would wait for otherwise.
+inline constexpr unsigned idle_turns_before_yield = 2048;
+
 template <class Done>
 bool core::drive(deadline until, std::size_t budget, Done&& done) {
   std::int64_t spin_until_ns = 0;
@@ -223,6 +229,7 @@ bool core::drive(deadline until, std::size_t budget, Done&& done) {
     if (done()) return true;
     if (pump(budget) != 0) {
       spin_until_ns = 0;
+      idle_turns = 0;
       continue;
     }
     if (done()) return true;
@@ -235,7 +242,11 @@ bool core::drive(deadline until, std::size_t budget, Done&& done) {
     // The clock costs as much as a cache miss: look at it every sixteenth idle turn.
     if (++idle_turns % 16 != 0) continue;
     if (until.passed()) return false;
-    if (options_.waiting == wait_policy::spin) continue;
+    if (options_.waiting == wait_policy::spin) {
+      // Nothing for long: whoever should send may be waiting for our core.
+      if (idle_turns % idle_turns_before_yield == 0) ::sched_yield();
+      continue;
+    }
     const std::int64_t now = steady_ns();
     if (spin_until_ns == 0) {
       spin_until_ns = now + options_.spin.count();
