@@ -159,8 +159,8 @@ void core::on_cards(std::vector<card_change> changes) {
       learn(*change.card, directory::origin::local);
     } else if (const auto link = links_.find(change.node);
                link != links_.end() && link->second->open() && !link->second->over_network()) {
-      // A file went, and perhaps nobody with it (`rm -rf` of the directory). The link tells: when it
-      // ends, its peer is a suspect without a ledger, and is forgotten then.
+      // A file went, and perhaps nobody with it (`rm -rf` of the directory). The link tells: when
+      // it ends, its peer is a suspect without a ledger, and is forgotten then.
       continue;
     } else {
       suspects_.erase(change.node);

@@ -50,8 +50,7 @@ bool is_regular(int file) noexcept {
 std::size_t read_at(int file, std::byte* into, std::size_t bytes, std::size_t offset) noexcept {
   std::size_t have = 0;
   while (have < bytes) {
-    const ssize_t got =
-        ::pread(file, into + have, bytes - have, static_cast<off_t>(offset + have));
+    const ssize_t got = ::pread(file, into + have, bytes - have, static_cast<off_t>(offset + have));
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) break;
     have += static_cast<std::size_t>(got);

@@ -45,8 +45,8 @@ class reception final : public sink {
   void accept(sample&& arrived) noexcept override;
   void left(node_id peer, std::error_code reason) noexcept override;
 
-  // Whether a publisher of that node is attached and may still bring something: what a dead node had
-  // sent is in its lane until left().
+  // Whether a publisher of that node is attached and may still bring something: what a dead node
+  // had sent is in its lane until left().
   [[nodiscard]] bool hears(node_id peer) const noexcept;
   // The node is dead, and `last_words` tells what its publishers had published: what never came is
   // charged, and the node forgotten. Nothing is charged for publishers of which nothing is known.

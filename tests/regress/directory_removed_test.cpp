@@ -26,11 +26,13 @@ TEST_CASE("links outlive the directory in which they were made") {
   auto numbers = writer.advertise<crew::numbered>("numbers");
   auto heard = reader.subscribe<crew::numbered>("numbers");
   const auto turn = [&](auto done) {
-    return crew::eventually([&] {
-      reader.run_for(1ms);
-      writer.run_for(1ms);
-      return done();
-    }, 10s);
+    return crew::eventually(
+        [&] {
+          reader.run_for(1ms);
+          writer.run_for(1ms);
+          return done();
+        },
+        10s);
   };
   REQUIRE(turn([&] { return numbers.matched() == 1; }));
   std::filesystem::remove_all(directory);
@@ -53,16 +55,20 @@ TEST_CASE("a node whose directory and peer are gone forgets the peer") {
   {
     bus::node reader = make_node(directory);
     const auto heard = reader.subscribe<crew::numbered>("numbers");
-    REQUIRE(crew::eventually([&] {
-      reader.run_for(1ms);
-      writer.run_for(1ms);
-      return numbers.matched() == 1;
-    }, 10s));
+    REQUIRE(crew::eventually(
+        [&] {
+          reader.run_for(1ms);
+          writer.run_for(1ms);
+          return numbers.matched() == 1;
+        },
+        10s));
     std::filesystem::remove_all(directory);
   }
-  REQUIRE(crew::eventually([&] {
-    writer.run_for(1ms);
-    return numbers.matched() == 0;
-  }, 10s));
+  REQUIRE(crew::eventually(
+      [&] {
+        writer.run_for(1ms);
+        return numbers.matched() == 0;
+      },
+      10s));
   REQUIRE(numbers.publish(crew::make(1, 1)).links == 0);
 }

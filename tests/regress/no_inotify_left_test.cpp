@@ -49,18 +49,22 @@ TEST_CASE("nodes without an inotify instance hear of those who come and of those
     bus::node late = make_node(scratch.path());
     REQUIRE_FALSE(late.inside().meeting_place().waits_at_pipe());
     auto heard = late.subscribe<crew::numbered>("numbers");
-    REQUIRE(crew::eventually([&] {
-      early.run_for(1ms);
-      late.run_for(1ms);
-      return numbers.matched() == 1;
-    }, 10s));
+    REQUIRE(crew::eventually(
+        [&] {
+          early.run_for(1ms);
+          late.run_for(1ms);
+          return numbers.matched() == 1;
+        },
+        10s));
     REQUIRE(numbers.publish(crew::make(1, 1)).taken == 1);
     REQUIRE(heard.take(10s));
   }
-  REQUIRE(crew::eventually([&] {
-    early.run_for(1ms);
-    return numbers.matched() == 0;
-  }, 10s));
+  REQUIRE(crew::eventually(
+      [&] {
+        early.run_for(1ms);
+        return numbers.matched() == 0;
+      },
+      10s));
 }
 
 TEST_CASE("a node that waited at a pipe leaves no pipe behind") {
