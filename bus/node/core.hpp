@@ -18,6 +18,7 @@
 #include "bus/node/sentry.hpp"
 #include "bus/node/subscription.hpp"
 #include "bus/route/directory.hpp"
+#include "bus/route/explain.hpp"
 
 #include <algorithm>
 #include <array>
@@ -30,6 +31,8 @@
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include <sched.h>
 
 namespace bus {
 
@@ -120,6 +123,18 @@ class core {
 
   [[nodiscard]] std::size_t confirmed(const publication& source) const;
   [[nodiscard]] std::size_t sources(const subscription& one) const;
+  // The most samples that any link of this publisher has on the way.
+  [[nodiscard]] std::size_t backlog(const publication& source) const noexcept;
+
+  // The nodes that are known, ourselves included.
+  [[nodiscard]] const directory& known() const noexcept { return directory_; }
+  // The topic and the type under which a received sample was published; see reception.
+  [[nodiscard]] reception::provenance provenance_of(const frame& head) noexcept {
+    return reception_->provenance_of(node_id{head.node}, head.publisher);
+  }
+  // Why messages of `topic` do or do not arrive, read from the bus directory. Blocks for reading
+  // files.
+  [[nodiscard]] explanation why(const std::string& topic);
 
   // --- for the event loop (loop.hpp)
   // From now on an event loop turns the node, and the sentry is not needed.
@@ -202,6 +217,10 @@ class core {
   std::uint32_t turns_ = 0;
 };
 
+// About 100 us: much longer than an answer takes from another core, and far less than the
+// scheduler's time slice, which is what a sender without a core would wait for otherwise.
+inline constexpr unsigned idle_turns_before_yield = 2048;
+
 template <class Done>
 bool core::drive(deadline until, std::size_t budget, Done&& done) {
   std::int64_t spin_until_ns = 0;
@@ -210,6 +229,7 @@ bool core::drive(deadline until, std::size_t budget, Done&& done) {
     if (done()) return true;
     if (pump(budget) != 0) {
       spin_until_ns = 0;
+      idle_turns = 0;
       continue;
     }
     if (done()) return true;
@@ -222,7 +242,11 @@ bool core::drive(deadline until, std::size_t budget, Done&& done) {
     // The clock costs as much as a cache miss: look at it every sixteenth idle turn.
     if (++idle_turns % 16 != 0) continue;
     if (until.passed()) return false;
-    if (options_.waiting == wait_policy::spin) continue;
+    if (options_.waiting == wait_policy::spin) {
+      // Nothing for long: whoever should send may be waiting for our core.
+      if (idle_turns % idle_turns_before_yield == 0) ::sched_yield();
+      continue;
+    }
     const std::int64_t now = steady_ns();
     if (spin_until_ns == 0) {
       spin_until_ns = now + options_.spin.count();

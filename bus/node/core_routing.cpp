@@ -1,5 +1,6 @@
 // The control plane of core: cards come and go, publishers meet interests, links are made and
 // dropped.
+#include "bus/node/census.hpp"
 #include "bus/node/core.hpp"
 #include "bus/node/error.hpp"
 #include "bus/topic/name.hpp"
@@ -96,6 +97,12 @@ std::shared_ptr<subscription> core::subscribe(const std::string& pattern, const 
                              .callback = std::move(callback)};
   wanted.interest.set_pattern(pattern);
   if (type) *wanted.interest.mutable_type() = to_wire(*type);
+  if (type && type->hash != 0) {
+    // So that `bus pub` can make what we wait for, before anybody has published it.
+    if (auto kept = rendezvous_->write_schema(type->hash, type->schema); !kept) {
+      complain("schema of " + type->name + " not written: " + kept.error().message());
+    }
+  }
   ledger_row& row = ledger_->take(row_kind::subscription, wanted.number);
   auto made = std::make_shared<subscription>(std::move(wanted), row);
   reception_->add(made);
@@ -123,6 +130,18 @@ std::size_t core::confirmed(const publication& source) const {
 }
 
 std::size_t core::sources(const subscription& one) const { return reception_->sources_of(one); }
+
+std::size_t core::backlog(const publication& source) const noexcept {
+  std::size_t most = 0;
+  for (const peer_link* const link : source.routes) most = std::max(most, link->unsettled());
+  return most;
+}
+
+explanation core::why(const std::string& topic) {
+  tend();
+  keep_books();
+  return explain(take_census(*rendezvous_), topic);
+}
 
 void core::card_changed() {
   card_.set_revision(card_.revision() + 1);

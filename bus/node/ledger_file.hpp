@@ -48,21 +48,6 @@ class ledger_file {
   std::vector<std::unique_ptr<ledger_row>> private_rows_;
 };
 
-// A copy of one row, as a reader sees it.
-struct ledger_entry {
-  row_kind kind = row_kind::unused;
-  std::uint32_t number = 0;
-  node_id peer;
-  std::uint64_t other = 0;
-  std::array<std::uint64_t, 13> counts{};
-};
-
-struct ledger_reading {
-  node_id node;
-  std::int64_t born_ns = 0;
-  std::vector<ledger_entry> entries;
-};
-
 // Reads somebody's ledger. Errors: not_found, denied, incompatible, corrupt.
 [[nodiscard]] result<ledger_reading> read_ledger(int directory, node_id node);
 

@@ -25,6 +25,8 @@ node_id node::id() const noexcept { return core_->id(); }
 const std::string& node::name() const noexcept { return core_->options().name; }
 const std::string& node::directory() const noexcept { return core_->options().directory; }
 
+explanation node::why(const std::string& topic) const { return core_->why(topic); }
+
 asio::io_context& node::context() {
   if (!core_->options().context) {
     loop_->context.emplace(1);

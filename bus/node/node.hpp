@@ -73,6 +73,10 @@ class node {
     return listener(*core_, std::move(made));
   }
 
+  // Why messages of `topic` do or do not arrive, as `bus why` tells it; to_text() shows it.
+  // Reads the bus directory, and blocks for nothing else.
+  [[nodiscard]] explanation why(const std::string& topic) const;
+
   // Turns the node until stop(), for callbacks; or until the time is over.
   void run();
   void run_for(std::chrono::nanoseconds timeout);

@@ -81,6 +81,8 @@ class peer_link {
   [[nodiscard]] bool over_network() const noexcept;
   // How many times in a row all ways have failed.
   [[nodiscard]] unsigned failures() const noexcept { return failures_; }
+  // How many samples the peer has been sent and not yet let go of.
+  [[nodiscard]] std::size_t unsettled() const noexcept { return box_ ? box_->unsettled() : 0; }
   // Whether the peer hung up, or could not be reached at all, since the last call: is it dead?
   [[nodiscard]] bool take_doubt() noexcept { return std::exchange(doubt_, false); }
   // Copies the outbox's figures into the ledger row.

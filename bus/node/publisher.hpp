@@ -68,6 +68,9 @@ class publisher_base {
   bool wait_room(std::chrono::nanoseconds timeout) {
     return core_->wait_room(*source_, deadline::after(timeout));
   }
+  // How many samples the slowest peer has been sent and not yet let go of, among all that this node
+  // sends it. Whoever must not lose any waits while this nears node_options::link_depth.
+  [[nodiscard]] std::size_t backlog() const noexcept { return core_->backlog(*source_); }
   // Samples published so far: the last sequence.
   [[nodiscard]] std::uint64_t sequence() const noexcept { return source_->head.sequence; }
 

@@ -65,6 +65,11 @@ reception::source* reception::find(node_id node, std::uint32_t publisher) noexce
   return recent_;
 }
 
+reception::provenance reception::provenance_of(node_id node, std::uint32_t publisher) noexcept {
+  const source* const one = find(node, publisher);
+  return one ? provenance{.topic = &one->topic, .type = &one->type} : provenance{};
+}
+
 void reception::charge(source& one, std::uint64_t missing, loss cause) noexcept {
   if (missing == 0) return;
   for (target& each : one.targets) {

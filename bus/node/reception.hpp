@@ -55,6 +55,13 @@ class reception final : public sink {
 
   // How many publishers are attached to this subscription now.
   [[nodiscard]] std::size_t sources_of(const subscription& one) const;
+  // What a publisher that is attached to us said of itself; both null when it is not attached. The
+  // pointers are good until the node turns again.
+  struct provenance {
+    const std::string* topic = nullptr;
+    const wire::Type* type = nullptr;
+  };
+  [[nodiscard]] provenance provenance_of(node_id node, std::uint32_t publisher) noexcept;
   // What a callback threw while samples were handed out, once.
   [[nodiscard]] std::exception_ptr trouble() noexcept { return std::exchange(trouble_, nullptr); }
   // Samples from publishers that never attached; a sign of a peer that breaks the rules.

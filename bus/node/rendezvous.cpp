@@ -100,6 +100,14 @@ result<rendezvous> rendezvous::open(const std::string& path, node_id self) {
   return opened;
 }
 
+result<rendezvous> rendezvous::visit(const std::string& path) {
+  rendezvous opened;
+  opened.path_ = path;
+  opened.directory_ = fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (opened.directory_) return opened;
+  return unexpected(errno == ENOENT ? make_error_code(errc::not_found) : last_system_error());
+}
+
 result<void> rendezvous::watch() noexcept {
   watch_ = fd(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
   if (!watch_) return unexpected(last_system_error());
@@ -255,7 +263,8 @@ result<void> rendezvous::write_links(const wire::Links& links) {
 
 result<void> rendezvous::write_schema(std::uint64_t hash, const std::string& schema) {
   const std::string name = schema_name(hash);
-  if (::faccessat(directory(), name.c_str(), F_OK, 0) == 0) return {};
+  // Touched, so that `bus gc` does not take it for unused before our card names it.
+  if (::utimensat(directory(), name.c_str(), nullptr, 0) == 0 || errno != ENOENT) return {};
   return replace(name, schema);
 }
 

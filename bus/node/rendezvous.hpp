@@ -34,6 +34,9 @@ class rendezvous {
   // may have to wait at a pipe; whoever has none needs inotify. Errors: denied (it belongs to
   // somebody else, or others may write to it), no_space, or the kernel's.
   [[nodiscard]] static result<rendezvous> open(const std::string& path, node_id self = {});
+  // Only to read: makes nothing and watches nothing, so changes() has nothing to say. Whose
+  // directory it is, is not asked. Errors: not_found, denied, or the kernel's.
+  [[nodiscard]] static result<rendezvous> visit(const std::string& path);
 
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   [[nodiscard]] int directory() const noexcept { return directory_.get(); }

@@ -22,4 +22,14 @@ std::string_view name_of(loss cause) noexcept {
   return "unknown";
 }
 
+const ledger_entry* find_entry(const ledger_reading& ledger, row_kind kind, std::uint32_t number,
+                               node_id peer, std::uint64_t other) noexcept {
+  for (const ledger_entry& one : ledger.entries) {
+    if (one.kind == kind && one.number == number && one.peer == peer && one.other == other) {
+      return &one;
+    }
+  }
+  return nullptr;
+}
+
 }  // namespace bus

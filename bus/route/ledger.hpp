@@ -9,12 +9,15 @@
 // Layout of the file: one ledger_header of 4096 bytes, then rows of 128 bytes (LAYOUT.md).
 #pragma once
 
+#include "bus/base/ids.hpp"
+
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 namespace bus {
 
@@ -106,6 +109,27 @@ struct ledger_header {
   std::atomic<std::uint32_t> rows;  // rows in use or once used; each row's kind tells
 };
 inline constexpr std::size_t ledger_header_bytes = 4096;
+
+// A copy of one row, as a reader sees it.
+struct ledger_entry {
+  row_kind kind = row_kind::unused;
+  std::uint32_t number = 0;
+  node_id peer;
+  std::uint64_t other = 0;
+  std::array<std::uint64_t, 13> counts{};
+};
+
+// A copy of a whole ledger.
+struct ledger_reading {
+  node_id node;
+  std::int64_t born_ns = 0;
+  std::vector<ledger_entry> entries;
+};
+
+// The row of that kind and number; null when there is none. `peer` and `other` as in ledger_row.
+[[nodiscard]] const ledger_entry* find_entry(const ledger_reading& ledger, row_kind kind,
+                                             std::uint32_t number, node_id peer = {},
+                                             std::uint64_t other = 0) noexcept;
 
 // The sequence numbers of one publisher, as one subscription sees them. Pure bookkeeping: it says
 // how many are missing, the caller says why.

@@ -1,7 +1,9 @@
 #include "bus/tool/bench.hpp"
 
 #include "bus/bus.hpp"
+#include "bus/tool/figures.hpp"
 #include "bus/tool/limits.hpp"
+#include "bus/tool/step_aside.hpp"
 #include "transports/standard.hpp"
 
 #include <algorithm>
@@ -33,6 +35,11 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto patience = 30s;
+// How long a round lasts that is not told how many messages; and its part that is not counted.
+constexpr std::chrono::nanoseconds a_round = 1s;
+constexpr std::chrono::nanoseconds warm_up = 100ms;
+// Trips that a round by time can hold: a trip takes 0.2 us at the least.
+constexpr std::uint64_t trips_max = 5'000'000;
 
 // The first 8 bytes of each payload; stop ends a peer's part.
 constexpr std::uint64_t stop_word = UINT64_MAX;
@@ -132,6 +139,7 @@ void drain(const bench_options& bench, const std::string& directory) {
 }
 
 void play(const std::string& role, const bench_options& bench, const std::string& directory) {
+  step_aside();
   role == "echo" ? echo(bench, directory) : drain(bench, directory);
 }
 
@@ -201,49 +209,11 @@ class scratch {
 
 // --- figures
 
-double quantile_us(std::vector<std::int64_t>& sorted, double at) {
-  if (sorted.empty()) return 0;
-  const auto index = static_cast<std::size_t>(at * static_cast<double>(sorted.size() - 1));
-  return static_cast<double>(sorted[index]) / 1000.0;
-}
-
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-struct figures {
-  std::vector<double> p50_us;
-  std::vector<double> p99_us;
-  std::vector<double> p999_us;
-  std::vector<double> per_second;
-  std::vector<double> limit;  // us for a trip, messages per second for a rate
-  std::uint64_t count = 0;
-  std::uint64_t lost = 0;
-};
-
-void add_trips(figures& into, std::vector<std::int64_t> trips) {
-  std::sort(trips.begin(), trips.end());
-  std::int64_t sum = 0;
-  for (const std::int64_t trip : trips) sum += trip;
-  into.p50_us.push_back(quantile_us(trips, 0.5));
-  into.p99_us.push_back(quantile_us(trips, 0.99));
-  into.p999_us.push_back(quantile_us(trips, 0.999));
-  into.per_second.push_back(static_cast<double>(trips.size()) * 1e9 / static_cast<double>(sum));
-  into.count += trips.size();
-}
-
 struct limit_kind {
   std::string name;
   bool is_rate;
   std::function<double()> measure;
 };
-
-double middle_us(std::vector<std::int64_t> trips) {
-  std::sort(trips.begin(), trips.end());
-  return quantile_us(trips, 0.5);
-}
 
 limit_kind limit_of(const bench_options& bench) {
   const bool network = bench.transport == "zmq";
@@ -272,27 +242,11 @@ void print(const bench_options& bench, const figures& all, const limit_kind& lim
   const double limit_value = median(all.limit);
   const double ratio = limit_value > 0 ? ours / limit_value : 0;
   if (bench.json) {
-    nlohmann::ordered_json line = {
-        {"workload", bench.workload},
-        {"transport", bench.transport},
-        {"size", bench.size},
-        {"wait", bench.wait},
-        {"count", all.count},
-        {"lost", all.lost},
-        {"p50_us", median(all.p50_us)},
-        {"p99_us", median(all.p99_us)},
-        {"p999_us", median(all.p999_us)},
-        {"per_second", median(all.per_second)},
-        {"per_second_min", all.per_second.empty()
-                               ? 0
-                               : *std::min_element(all.per_second.begin(), all.per_second.end())},
-        {"per_second_max", all.per_second.empty()
-                               ? 0
-                               : *std::max_element(all.per_second.begin(), all.per_second.end())},
-        {"rounds", bench.rounds},
-        {"limit", limit.name},
-        {"limit_value", limit_value},
-        {"ratio", ratio}};
+    auto line = line_of({bench.workload, bench.transport, bench.size, bench.wait}, all);
+    line["limit"] = limit.name;
+    line["limit_value"] = limit_value;
+    line["ratio"] = ratio;
+    line["untouched"] = bench.untouched;
     if (bench.workload == "fanout") line["subscribers"] = bench.subscribers;
     fmt::print("{}\n", line.dump());
     return;
@@ -325,9 +279,9 @@ int latency(const bench_options& bench) {
     fmt::print(stderr, "bus bench: the peer did not come up within 30 s; try 'bus doctor'\n");
     return 1;
   }
-  const std::uint64_t count =
-      bench.count != 0 ? bench.count
-                       : (bench.wait == "spin" && bench.transport != "zmq" ? 200'000 : 10'000);
+  const bool by_time = bench.count == 0;
+  const std::uint64_t count = by_time ? trips_max : bench.count;
+  std::vector<std::int64_t> trips(count);
   const limit_kind limit = limit_of(bench);
   figures all;
   std::uint64_t word = 0;
@@ -337,17 +291,22 @@ int latency(const bench_options& bench) {
     return answer && read(*answer, bench) == word;
   };
   for (std::uint64_t round = 0; round < bench.rounds; ++round) {
-    for (std::uint64_t i = 0; i < count / 10; ++i) static_cast<void>(trip());
-    std::vector<std::int64_t> trips(count);
-    for (std::int64_t& time : trips) {
+    // Pages are touched, clocks speed up.
+    for (const auto until = deadline::after(warm_up); !until.passed() && trip();) {
+    }
+    const auto until = deadline::after(by_time ? a_round : std::chrono::hours(1));
+    std::size_t done = 0;
+    while (done < count) {
       const std::int64_t start = steady_ns();
       if (!trip()) {
         fmt::print(stderr, "bus bench: message {} was not answered\n", word);
         return 1;
       }
-      time = steady_ns() - start;
+      const std::int64_t end = steady_ns();
+      trips[done++] = end - start;
+      if (end >= until.at_ns()) break;
     }
-    add_trips(all, std::move(trips));
+    all.add_trips({trips.begin(), trips.begin() + static_cast<std::ptrdiff_t>(done)});
     if (bench.limits) all.limit.push_back(limit.measure());
   }
   static_cast<void>(send(ping, bench, stop_word));
@@ -362,56 +321,98 @@ struct report {
   std::uint64_t last_ns;
 };
 
-int rate(const bench_options& bench, std::uint64_t subscribers) {
-  const scratch directory;
-  std::vector<std::unique_ptr<peer>> peers;
-  for (std::uint64_t i = 0; i < subscribers; ++i) {
-    peers.push_back(std::make_unique<peer>("drain", bench, directory.path()));
+// One publisher, in this process, and its subscribers, each in a process of its own.
+class flood {
+ public:
+  flood(const bench_options& bench, std::uint64_t subscribers)
+      : bench_(bench), subscribers_(subscribers) {
+    for (std::uint64_t i = 0; i < subscribers; ++i) {
+      peers_.push_back(std::make_unique<peer>("drain", bench, directory_.path()));
+    }
+    here_.emplace(options_for(bench, "bench", directory_.path()));
+    done_.emplace(here_->subscribe<raw>("bench/done", {.depth = 1024, .when_full = drop::newest}));
+    data_.emplace(here_->advertise<raw>("bench/data"));
   }
-  node here(options_for(bench, "bench", directory.path()));
-  auto done = here.subscribe<raw>("bench/done", {.depth = 1024, .when_full = drop::newest});
-  auto data = here.advertise<raw>("bench/data");
-  if (!data.wait_matched(subscribers, patience) || !done.wait_matched(subscribers, patience)) {
+
+  [[nodiscard]] bool ready() {
+    return data_->wait_matched(subscribers_, patience) &&
+           done_->wait_matched(subscribers_, patience);
+  }
+
+  // Publishes `count` messages, or as many as the time allows, and asks what became of them. Empty:
+  // the subscribers stand still.
+  [[nodiscard]] std::optional<report> round(std::uint64_t count, std::chrono::nanoseconds time,
+                                            std::uint64_t& sent) {
+    const auto until = deadline::after(time);
+    for (sent = 0; sent < count;) {
+      if (!data_->has_room() && !data_->wait_room(patience)) return std::nullopt;
+      // What finds no memory or no place after all is counted as sent, and comes out as lost.
+      static_cast<void>(send(*data_, bench_, ++sent));
+      if (sent % 64 == 0 && until.passed()) break;
+    }
+    return ask();
+  }
+
+  void stop() {
+    if (data_->wait_room(patience)) static_cast<void>(send(*data_, bench_, stop_word));
+  }
+
+ private:
+  // The end of the round must arrive: it waits for room, and is offered again if nobody answers.
+  [[nodiscard]] std::optional<report> ask() {
+    report sum{.seen = 0, .first_ns = UINT64_MAX, .last_ns = 0};
+    std::uint64_t heard = 0;
+    const auto until = deadline::after(patience);
+    while (!until.passed()) {
+      if (!data_->wait_room(patience)) return std::nullopt;
+      static_cast<void>(send(*data_, bench_, 0));
+      while (const auto one = done_->take(1s)) {
+        report told{};
+        std::memcpy(&told, one->bytes().data(), sizeof told);
+        if (told.seen == 0) continue;  // it had answered already
+        sum.seen += told.seen;
+        sum.first_ns = std::min(sum.first_ns, told.first_ns);
+        sum.last_ns = std::max(sum.last_ns, told.last_ns);
+        if (++heard == subscribers_) return sum;
+      }
+    }
+    return std::nullopt;
+  }
+
+  const bench_options& bench_;
+  std::uint64_t subscribers_;
+  scratch directory_;
+  std::vector<std::unique_ptr<peer>> peers_;
+  std::optional<node> here_;
+  std::optional<subscriber<raw>> done_;
+  std::optional<publisher<raw>> data_;
+};
+
+int rate(const bench_options& bench, std::uint64_t subscribers) {
+  flood all_of_it(bench, subscribers);
+  if (!all_of_it.ready()) {
     fmt::print(stderr, "bus bench: the peers did not come up within 30 s; try 'bus doctor'\n");
     return 1;
   }
-  const std::uint64_t count =
-      bench.count != 0 ? bench.count
-                       : std::clamp<std::uint64_t>((2ULL << 30) / bench.size, 256, 4'000'000);
+  const bool by_time = bench.count == 0;
+  const std::uint64_t count = by_time ? UINT64_MAX - 1 : bench.count;
   const limit_kind limit = limit_of(bench);
   figures all;
-  for (std::uint64_t round = 0; round < bench.rounds; ++round) {
-    for (std::uint64_t i = 1; i <= count; ++i) {
-      if (!data.has_room() && !data.wait_room(patience)) return 1;
-      static_cast<void>(send(data, bench, i));
+  // Round 0 touches the memory and is not counted.
+  for (std::uint64_t round = 0; round <= bench.rounds; ++round) {
+    std::uint64_t sent = 0;
+    const auto time = round == 0 ? warm_up : by_time ? a_round : std::chrono::hours(1);
+    const auto seen = all_of_it.round(count, time, sent);
+    if (!seen) {
+      fmt::print(stderr, "bus bench: a subscriber stands still after {} messages\n", sent);
+      return 1;
     }
-    // The end of the round must arrive: offered again until every link has taken it.
-    std::vector<report> reports;
-    const auto until = deadline::after(patience);
-    while (reports.size() < subscribers && !until.passed()) {
-      static_cast<void>(send(data, bench, 0));
-      while (const auto one = done.take(100ms)) {
-        report told{};
-        std::memcpy(&told, one->bytes().data(), sizeof told);
-        if (told.seen != 0) reports.push_back(told);
-        if (reports.size() == subscribers) break;
-      }
-    }
-    if (reports.size() < subscribers) return 1;
-    std::uint64_t seen = 0;
-    std::uint64_t first = UINT64_MAX;
-    std::uint64_t last = 0;
-    for (const report& one : reports) {
-      seen += one.seen;
-      first = std::min(first, one.first_ns);
-      last = std::max(last, one.last_ns);
-    }
-    all.per_second.push_back(static_cast<double>(seen) * 1e9 / static_cast<double>(last - first));
-    all.count += seen;
-    all.lost += count * subscribers - seen;
+    if (round == 0) continue;
+    all.add_rate(seen->seen, seen->first_ns, seen->last_ns);
+    all.lost += sent * subscribers - seen->seen;
     if (bench.limits) all.limit.push_back(limit.measure());
   }
-  static_cast<void>(send(data, bench, stop_word));
+  all_of_it.stop();
   print(bench, all, limit);
   return 0;
 }

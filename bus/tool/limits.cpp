@@ -2,6 +2,7 @@
 
 #include "bus/base/clock.hpp"
 #include "bus/base/fd.hpp"
+#include "bus/tool/step_aside.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -13,6 +14,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
@@ -65,6 +67,7 @@ class child {
   template <class Body>
   explicit child(Body&& body) : pid_(::fork()) {
     if (pid_ != 0) return;
+    step_aside();
     body();
     ::_exit(0);
   }
@@ -93,8 +96,23 @@ std::vector<std::int64_t> timed(std::size_t count, Trip&& trip) {
   return times;
 }
 
+// Spins as long as the other side is at work, and gives way when it cannot be: on a crowded machine
+// it may be waiting for our core. On a quiet one this never comes to a yield.
+class spinner {
+ public:
+  void wait() noexcept {
+    __builtin_ia32_pause();
+    if (++turns_ % turns_before_yield == 0) ::sched_yield();
+  }
+
+ private:
+  static constexpr unsigned turns_before_yield = 2000;  // about 50 us, some hundred trips
+  unsigned turns_ = 0;
+};
+
 void await(const std::atomic<std::uint64_t>& word, std::uint64_t value) {
-  while (word.load(std::memory_order_acquire) != value) __builtin_ia32_pause();
+  spinner patience;
+  while (word.load(std::memory_order_acquire) != value) patience.wait();
 }
 
 std::pair<fd, fd> tcp_pair() {
@@ -227,9 +245,9 @@ double ring_rate(std::size_t count, std::size_t bytes) {
     std::vector<char> into(slot);
     std::uint64_t tail = 0;
     for (std::uint64_t i = 0; i < count; ++i) {
-      while (tail == i) {
+      for (spinner patience; tail == i; patience.wait()) {
         tail = page->there.load(std::memory_order_acquire);
-        if (tail == i) __builtin_ia32_pause();
+        if (tail != i) break;
       }
       std::memcpy(into.data(), slots + (i % ring_slots) * slot, bytes);
       asm volatile("" : : "r"(into.data()) : "memory");
@@ -241,9 +259,9 @@ double ring_rate(std::size_t count, std::size_t bytes) {
   std::uint64_t head = 0;
   const std::int64_t start = steady_ns();
   for (std::uint64_t i = 0; i < count; ++i) {
-    while (i - head >= ring_slots) {
+    for (spinner patience; i - head >= ring_slots; patience.wait()) {
       head = page->back.load(std::memory_order_acquire);
-      if (i - head >= ring_slots) __builtin_ia32_pause();
+      if (i - head < ring_slots) break;
     }
     std::memcpy(slots + (i % ring_slots) * slot, from.data(), bytes);
     page->there.store(i + 1, std::memory_order_release);

@@ -7,7 +7,7 @@ struct inproc_case {
   static void prepare(bus::transport_setup&, const std::string&) {}
 };
 using contract_cases = std::tuple<inproc_case>;
-#include "tests/contract/suite.hpp"
+#include "tests/contract/suite.inc"
 
 #include <sys/wait.h>
 #include <unistd.h>

@@ -10,4 +10,4 @@ struct shm_case {
   }
 };
 using contract_cases = std::tuple<shm_case>;
-#include "tests/contract/suite.hpp"
+#include "tests/contract/suite.inc"

@@ -1,4 +1,4 @@
-// The stage on which every transport plays the same contract (suite.hpp): parties, each what a node
+// The stage on which every transport plays the same contract (suite.inc): parties, each what a node
 // would be to its transport (an id, a bell, a transport and a sink that remembers), in a scratch
 // directory that goes away with the world.
 //
@@ -39,7 +39,8 @@
 
 namespace contract {
 
-using namespace std::chrono_literals;
+using std::chrono_literals::operator""ms;
+using std::chrono_literals::operator""s;
 
 // How long anything may take before it counts as never. Generous: machines are shared, and the
 // sanitizers slow everything down.

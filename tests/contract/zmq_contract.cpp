@@ -9,4 +9,4 @@ struct zmq_case {
   }
 };
 using contract_cases = std::tuple<zmq_case>;
-#include "tests/contract/suite.hpp"
+#include "tests/contract/suite.inc"

@@ -19,10 +19,12 @@
 
 namespace crew {
 
+using std::chrono_literals::operator""ms;
+using std::chrono_literals::operator""s;
 using contract::must;
 
 // Many processes share few cores: what takes longer than this counts as never.
-inline constexpr std::chrono::seconds patience{90};
+inline constexpr std::chrono::seconds patience = 90s;
 
 // Says which message it is and whose, and carries a hash of all that.
 struct numbered {
@@ -96,7 +98,7 @@ bool eventually(Holds&& holds, std::chrono::nanoseconds within = patience) {
   const auto until = bus::deadline::after(within);
   while (!holds()) {
     if (until.passed()) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    std::this_thread::sleep_for(2ms);
   }
   return true;
 }

@@ -22,8 +22,8 @@ bool is_ipv4(const std::string& host) {
 
 bool is_name(std::string_view host) {
   const auto allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '-' || c == '.';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '.';
   };
   const auto outer = [&](char c) { return allowed(c) && c != '-' && c != '.'; };
   return !host.empty() && host.size() <= host_bytes_max && outer(host.front()) &&

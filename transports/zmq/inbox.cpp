@@ -22,6 +22,8 @@ constexpr std::size_t turn_max = 8;
 constexpr std::int64_t report_after_ns = 5'000'000;
 // Silent or hostile connections are closed by libzmq after this.
 constexpr int handshake_ms = 2000;
+// A fleet that starts at once should not have to knock twice.
+constexpr int backlog = 1024;
 // Reports that leave while the transport is being destroyed.
 constexpr int router_linger_ms = 100;
 // libzmq's own numbers for connections: a zero byte and 32 bits. Who chose a name is none of ours.
@@ -79,6 +81,7 @@ bus::result<void> router_inbox::listen(const std::vector<endpoint>& wanted) {
   router_.set(ZMQ_RCVHWM, messages_max(hub_->setup()));
   router_.set(ZMQ_SNDHWM, static_cast<int>(2 * hub_->setup().link_depth + 64));
   router_.set(ZMQ_MAXMSGSIZE, static_cast<std::int64_t>(chunk_bytes_max));
+  router_.set(ZMQ_BACKLOG, backlog);
   router_.set(ZMQ_HANDSHAKE_IVL, handshake_ms);
   router_.set(ZMQ_HEARTBEAT_IVL, heartbeat_every_ms);
   router_.set(ZMQ_HEARTBEAT_TIMEOUT, heartbeat_lost_ms);
@@ -255,10 +258,11 @@ void router_inbox::greet(std::uint32_t link, const message& body) noexcept {
     auto newcomer = std::make_unique<peer>();
     newcomer->link = link;
     newcomer->node.value = hello->node;
+    newcomer->is_call = hello->target == 0;
     newcomer->connection = connection;
     link_of_[connection] = link;
     const bool returns = std::any_of(peers_.begin(), peers_.end(), [&](const auto& other) {
-      return other.second->node == newcomer->node;
+      return other.second->node == newcomer->node && other.second->is_call == newcomer->is_call;
     });
     peer& added = *(peers_[link] = std::move(newcomer));
     // One link of a node after the other, so that left() never speaks of the wrong one.
@@ -461,9 +465,16 @@ void router_inbox::see_off(bus::sink& into) noexcept {
   for (const auto& gone : leaving) {
     // An empty `held`: it only ever waited, and nobody has heard of it.
     if (gone->held.empty()) continue;
-    into.left(gone->node, gone->reason);
+    // The end of a call is no end of the link that came of it.
+    const bool stays =
+        gone->is_call && std::any_of(peers_.begin(), peers_.end(), [&](const auto& other) {
+          return other.second->node == gone->node && !other.second->is_call &&
+                 other.second->where == phase::admitted;
+        });
+    if (!stays) into.left(gone->node, gone->reason);
     const auto next = std::find_if(peers_.begin(), peers_.end(), [&](const auto& other) {
-      return other.second->node == gone->node && other.second->where == phase::waiting;
+      return other.second->node == gone->node && other.second->is_call == gone->is_call &&
+             other.second->where == phase::waiting;
     });
     if (next != peers_.end()) admit(*next->second);
   }
@@ -504,8 +515,8 @@ void router_inbox::report(bool everything) noexcept {
   due_ns_ = INT64_MAX;
   for (auto& [link, one] : peers_) {
     if (one->released == 0) continue;
-    const bool much = one->released >= setup.link_depth / 4 ||
-                      one->released_bytes >= setup.link_bytes_max / 4;
+    const bool much =
+        one->released >= setup.link_depth / 4 || one->released_bytes >= setup.link_bytes_max / 4;
     const bool scarce = one->unreported >= setup.link_depth / 4 * 3 ||
                         one->unreported_bytes >= setup.link_bytes_max / 4 * 3;
     if (everything || much || scarce || one->urgent || now_ns >= one->due_ns) report_to(*one);

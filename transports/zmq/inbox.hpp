@@ -5,6 +5,9 @@
 //   a peer:  unknown --(hello)--> admitted --(bye, disconnect, broken rule)--> ended --> left
 //                      \--(an older link of the same node has not left yet)--> waiting --/
 //
+// A call, whose hello names nobody, is how a node that is told an address meets who is there. It
+// goes on beside the link that comes of the meeting, and is not mistaken for it.
+//
 // Messages move from libzmq into the peers' queues, and peers take turns in handing them out. A
 // payload is copied once, from the network's buffer into recycled memory: libzmq's own is aligned
 // to nothing, shared between messages, and new pages each time. (An 8 byte sample would pin 8 KiB
@@ -56,26 +59,27 @@ class router_inbox final : public bus::inbox, public watcher {
   struct peer {
     std::uint32_t link = 0;
     bus::node_id node;
+    bool is_call = false;  // it did not say whom it wants: it calls an address, to meet
     int connection = -1;
     phase where = phase::waiting;
     bool drained = false;  // ended, and nothing of it is left in libzmq
     std::error_code reason;
 
     std::deque<message> queue;
-    std::size_t offset = 0;        // within the packet in front; 0: not begun
+    std::size_t offset = 0;  // within the packet in front; 0: not begun
     std::uint32_t records_left = 0;
-    std::uint64_t received = 0;    // records, since ever
+    std::uint64_t received = 0;  // records, since ever
     // A large sample under way.
     std::optional<bus::loan> arriving;
     bus::frame arriving_head;
     std::uint32_t arriving_credit = 0;
     std::uint64_t arrived_bytes = 0;
 
-    std::vector<bool> held;         // by credit
-    std::uint64_t unreported = 0;   // samples that the peer believes in flight
+    std::vector<bool> held;        // by credit
+    std::uint64_t unreported = 0;  // samples that the peer believes in flight
     std::uint64_t unreported_bytes = 0;
-    std::vector<credit_run> runs;   // released, to be reported
-    std::uint64_t released = 0;     // credits in runs
+    std::vector<credit_run> runs;  // released, to be reported
+    std::uint64_t released = 0;    // credits in runs
     std::uint64_t released_bytes = 0;
     bool urgent = false;
     std::int64_t due_ns = 0;
@@ -115,8 +119,8 @@ class router_inbox final : public bus::inbox, public watcher {
   watch_point messages_{this, source::messages};
   watch_point events_{this, source::events};
   watch_point returns_{this, source::homes};
-  bool used_ = false;  // the router was used since it was last found empty
-  std::unordered_set<int> connections_;             // alive, as the monitor told
+  bool used_ = false;                    // the router was used since it was last found empty
+  std::unordered_set<int> connections_;  // alive, as the monitor told
   std::unordered_map<int, std::uint32_t> link_of_;  // the peer's link, by connection
   std::unordered_map<std::uint32_t, std::unique_ptr<peer>> peers_;
   peer* last_found_ = nullptr;

@@ -20,17 +20,16 @@ constexpr int goodbye_ms = 1000;
 // The peer's releases and refusals: no more than all credits one by one, twice.
 constexpr int answers_max(std::uint32_t depth) { return static_cast<int>(2 * depth + 64); }
 
-constexpr int watched_events = ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED |
-                               ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
-                               ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
-                               ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+constexpr int watched_events =
+    ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+    ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
 
 // A sample's memory while libzmq's thread sends it in chunks.
 struct carriage {
   bus::sample memory;
   std::atomic<std::size_t> chunks;
 
-  static void drop(void*, void* hint) noexcept {
+  static void release_chunk(void*, void* hint) noexcept {
     auto* const self = static_cast<carriage*>(hint);
     // Pairs with: itself. The last chunk's drop comes after all others, and after our writes.
     if (self->chunks.fetch_sub(1, std::memory_order_acq_rel) == 1) delete self;
@@ -419,11 +418,12 @@ bool peer_outbox::post_large(const bus::sample& one) noexcept {
     const auto chunk = payload.subspan(
         i * chunk_bytes_max, std::min(chunk_bytes_max, payload.size() - i * chunk_bytes_max));
     message part;
-    const bool referred = part.refer(chunk, carriage::drop, cargo);
-    if (!referred) carriage::drop(nullptr, cargo);
+    const bool referred = part.refer(chunk, carriage::release_chunk, cargo);
+    if (!referred) carriage::release_chunk(nullptr, cargo);
     if (!referred || !dealer_.send(part)) {
       // The connection ended, or memory did, in the middle: the receiver drops the beginning.
-      for (std::size_t unsent = i + 1; unsent < chunks; ++unsent) carriage::drop(nullptr, cargo);
+      for (std::size_t unsent = i + 1; unsent < chunks; ++unsent)
+        carriage::release_chunk(nullptr, cargo);
       failed(referred ? bus::errc::gone : bus::errc::no_memory);
       break;
     }

@@ -111,8 +111,8 @@ int socket::descriptor() const noexcept {
 bool socket::readable() noexcept {
   int events = 0;
   std::size_t size = sizeof events;
-  const int done = uninterrupted(
-      [&] { return ::zmq_getsockopt(handle_, ZMQ_EVENTS, &events, &size); });
+  const int done =
+      uninterrupted([&] { return ::zmq_getsockopt(handle_, ZMQ_EVENTS, &events, &size); });
   return done == 0 && (events & ZMQ_POLLIN) != 0;
 }
 

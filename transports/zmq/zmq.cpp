@@ -22,7 +22,7 @@ class network final : public bus::transport {
     about_.scheme = scheme;
     about_.reach = bus::reach::network;
     about_.bytes_max = hub_->bytes_max();
-    // Loopback, as tests/fault/zmq_figures measured it; a real network is slower.
+    // Over loopback, as README.md says; a real network is slower.
     about_.latency_ns = 45'000;
     about_.bytes_per_second = 1'200'000'000;
   }

@@ -1,0 +1,252 @@
+// `bus info`: the books. Everything is read from the ledgers, so it works on nodes that are stopped
+// or killed, and asks nobody.
+#include "bus/tool/console.hpp"
+#include "bus/tool/look.hpp"
+#include "bus/tool/verbs.hpp"
+#include "bus/topic/pattern.hpp"
+
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace bus::tool {
+namespace {
+
+using json = nlohmann::ordered_json;
+
+struct info_options : common_options {
+  std::string about;
+};
+
+const wire::Advertisement* find_advertisement(const node_report& node, std::uint32_t number) {
+  for (const auto& words : node.card.advertisements()) {
+    if (words.publisher() == number) return &words;
+  }
+  return nullptr;
+}
+
+const wire::Interest* find_interest(const node_report& node, std::uint32_t number) {
+  for (const auto& words : node.card.interests()) {
+    if (words.subscription() == number) return &words;
+  }
+  return nullptr;
+}
+
+// What the question selects: a node by name or id, or a topic or pattern.
+class selection {
+ public:
+  selection(const census& seen, std::string about) : about_(std::move(about)) {
+    for (const node_report& node : seen.nodes) names_a_node_ = names_a_node_ || is(node);
+  }
+  // It asks for nodes with all that they have.
+  [[nodiscard]] bool whole_nodes() const { return about_.empty() || names_a_node_; }
+  [[nodiscard]] bool takes(const node_report& node) const { return !names_a_node_ || is(node); }
+  [[nodiscard]] bool takes(const wire::Advertisement* words) const {
+    return whole_nodes() || (words && matches(about_, words->topic()));
+  }
+  [[nodiscard]] bool takes(const wire::Interest* words) const {
+    return whole_nodes() || (words && overlaps(about_, words->pattern()));
+  }
+
+ private:
+  [[nodiscard]] bool is(const node_report& node) const {
+    return node.card.name() == about_ || to_hex(node.id.value) == about_;
+  }
+  std::string about_;
+  bool names_a_node_ = false;
+};
+
+std::string name_of_peer(const census& seen, node_id peer, const wire::Links& links) {
+  if (const node_report* const node = seen.find(peer)) return name_text(*node);
+  for (const wire::Link& link : links.links()) {
+    if (link.peer() == peer.value && !link.peer_name().empty()) return clean(link.peer_name());
+  }
+  return to_hex(peer.value);
+}
+
+json losses_of(const ledger_entry& row) {
+  json lost = json::object();
+  for (std::size_t i = 0; i < loss_count; ++i) {
+    lost[std::string(name_of(static_cast<loss>(i)))] = row.counts[column::lost + i];
+  }
+  return lost;
+}
+
+json publisher_of(const node_report& node, const ledger_entry& row) {
+  const auto* const words = find_advertisement(node, row.number);
+  const auto& counts = row.counts;
+  return {{"kind", "publisher"},
+          {"number", row.number},
+          {"topic", words ? words->topic() : ""},
+          {"type", words ? type_text(*words) : ""},
+          {"published", counts[column::published]},
+          {"offered", counts[column::offered]},
+          {"taken", counts[column::taken]},
+          {"full", counts[column::full]},
+          {"bytes", counts[column::sent_bytes]},
+          {"attached", counts[column::attached]},
+          {"refused", counts[column::refused]}};
+}
+
+json subscription_of(const census& seen, const node_report& node, const ledger_entry& row) {
+  const auto* const words = find_interest(node, row.number);
+  const auto& counts = row.counts;
+  json made = {{"kind", "subscription"},
+               {"number", row.number},
+               {"pattern", words ? words->pattern() : ""},
+               {"type", words ? type_text(*words) : ""},
+               {"expected", counts[column::expected]},
+               {"delivered", counts[column::delivered]},
+               {"queued", counts[column::queued]},
+               {"bytes", counts[column::received_bytes]},
+               {"sources", counts[column::sources]},
+               {"lost", losses_of(row)},
+               {"from", json::array()}};
+  for (const ledger_entry& source : node.ledger.entries) {
+    if (source.kind != row_kind::source || source.number != row.number) continue;
+    made["from"].push_back({{"node", name_of_peer(seen, source.peer, node.links)},
+                            {"id", to_hex(source.peer.value)},
+                            {"publisher", source.other},
+                            {"sequence", source.counts[column::source_sequence]},
+                            {"arrived", source.counts[column::source_arrived]},
+                            {"lost", source.counts[column::source_lost]},
+                            {"gone", source.counts[column::source_gone] != 0}});
+  }
+  return made;
+}
+
+json link_of(const census& seen, const node_report& node, const ledger_entry& row) {
+  std::string state;
+  std::string scheme;
+  for (const wire::Link& link : node.links.links()) {
+    if (link.peer() != row.peer.value) continue;
+    state = link.state();
+    for (const auto& one : link.candidates()) scheme = one.chosen() ? one.scheme() : scheme;
+  }
+  const auto& counts = row.counts;
+  return {{"kind", "link"},
+          {"to", name_of_peer(seen, row.peer, node.links)},
+          {"id", to_hex(row.peer.value)},
+          {"transport", scheme},
+          {"state", state},
+          {"taken", counts[column::link_taken]},
+          {"full", counts[column::link_full]},
+          {"bytes", counts[column::link_bytes]},
+          {"copied", counts[column::link_copied]},
+          {"wakeups", counts[column::link_wakeups]},
+          {"unsettled", counts[column::link_unsettled]}};
+}
+
+// A row as words: numbers after their names, without those that are told elsewhere.
+std::string line_of(const json& row) {
+  std::string text;
+  for (const auto& [key, value] : row.items()) {
+    if (!value.is_number() || key == "number" || key == "bytes") continue;
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", key, value.get<std::uint64_t>());
+  }
+  if (row.contains("bytes")) text += ", " + bytes_text(row["bytes"].get<double>());
+  if (!row.contains("lost") || !row["lost"].is_object()) return text;
+  std::string lost;
+  std::uint64_t sum = 0;
+  for (const auto& [cause, count] : row["lost"].items()) {
+    const auto times = count.get<std::uint64_t>();
+    sum += times;
+    if (times != 0) lost += fmt::format("{}{} {}", lost.empty() ? "" : ", ", cause, times);
+  }
+  return text + fmt::format(", lost {}", sum) + (lost.empty() ? "" : " (" + lost + ')');
+}
+
+void tell(const json& row, console& out) {
+  const std::string kind = row["kind"];
+  std::string title = "  " + kind + ' ';
+  if (kind == "link") {
+    title += "to " + row["to"].get<std::string>() + "  " + row["transport"].get<std::string>() +
+             ' ' + row["state"].get<std::string>();
+  } else {
+    title += row["number"].dump() + "  " +
+             clean(row[kind == "publisher" ? "topic" : "pattern"].get<std::string>()) + "  " +
+             row["type"].get<std::string>();
+  }
+  out.line(title);
+  out.line("    " + line_of(row));
+  if (!row.contains("from")) return;
+  for (const json& source : row["from"]) {
+    out.line(fmt::format("    from {} publisher {}: sequence {}, arrived {}, lost {}{}",
+                         source["node"].get<std::string>(), source["publisher"].dump(),
+                         source["sequence"].dump(), source["arrived"].dump(), source["lost"].dump(),
+                         source["gone"].get<bool>() ? ", gone" : ""));
+  }
+}
+
+// The node's rows that the question is about; its links only if there are any.
+json rows_of(const census& seen, const node_report& node, const selection& wanted) {
+  json rows = json::array();
+  for (const ledger_entry& row : node.ledger.entries) {
+    if (row.kind == row_kind::publisher && wanted.takes(find_advertisement(node, row.number))) {
+      rows.push_back(publisher_of(node, row));
+    }
+    if (row.kind == row_kind::subscription && wanted.takes(find_interest(node, row.number))) {
+      rows.push_back(subscription_of(seen, node, row));
+    }
+  }
+  if (rows.empty() && !wanted.whole_nodes()) return rows;
+  for (const ledger_entry& row : node.ledger.entries) {
+    if (row.kind == row_kind::link) rows.push_back(link_of(seen, node, row));
+  }
+  return rows;
+}
+
+exit_code info(const info_options& options) {
+  const census seen = look(options);
+  const selection wanted(seen, options.about);
+  console out;
+  bool told = false;
+  for (const node_report& node : seen.nodes) {
+    if (!wanted.takes(node)) continue;
+    const json rows = rows_of(seen, node, wanted);
+    if (rows.empty() && !wanted.whole_nodes()) continue;
+    told = true;
+    if (options.json) {
+      const json words = {{"node", node.card.name()},
+                          {"id", to_hex(node.id.value)},
+                          {"pid", node.card.pid()},
+                          {"life", life_text(node.life)},
+                          {"error", node.ledger_error ? node.ledger_error.message() : ""},
+                          {"books", rows}};
+      out.line(words.dump(-1, ' ', false, json::error_handler_t::replace));
+      continue;
+    }
+    out.line(out.bold(name_text(node)) + fmt::format("  {}  pid {}  {}{}", to_hex(node.id.value),
+                                                     node.card.pid(), life_text(node.life),
+                                                     node.looks_stopped ? ", stopped" : ""));
+    if (node.ledger_error) {
+      out.line("  its books cannot be read: " + node.ledger_error.message());
+    }
+    for (const json& row : rows) tell(row, out);
+  }
+  out.flush();
+  if (told || options.about.empty()) return exit_code::done;
+  throw failure(exit_code::not_so, "nobody has books about '" + options.about +
+                                       "': `bus list` shows the topics, `bus list --nodes` the "
+                                       "nodes, and `bus why " +
+                                       options.about + "` what is missing");
+}
+
+}  // namespace
+
+verb info_verb() {
+  return {.name = "info",
+          .summary = "The books: published, delivered, queued, and lost by cause",
+          .example = "  bus info quakes/ak/ml\n  bus info seismograph --json",
+          .declare = [](CLI::App& parser) {
+            const auto options = std::make_shared<info_options>();
+            parser.add_option("about", options->about, "A topic, a pattern, or a node");
+            add_json(parser, *options);
+            add_directory(parser, *options);
+            return [options] { return info(*options); };
+          }};
+}
+
+}  // namespace bus::tool

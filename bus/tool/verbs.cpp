@@ -1,0 +1,32 @@
+#include "bus/tool/verbs.hpp"
+
+#include <CLI/CLI.hpp>
+
+namespace bus::tool {
+
+std::vector<verb> all_verbs() {
+  return {
+      list_verb(),    //
+      info_verb(),    //
+      echo_verb(),    //
+      pub_verb(),     //
+      hz_verb(),      //
+      bw_verb(),      //
+      why_verb(),     //
+      doctor_verb(),  //
+      gc_verb(),      //
+      bench_verb(),   //
+      completion_verb(), bench_peer_verb(),
+  };
+}
+
+void add_directory(CLI::App& parser, common_options& into) {
+  parser.add_option("--directory", into.directory,
+                    "The bus directory, instead of $OMNIBUS_DIR and its defaults");
+}
+
+void add_json(CLI::App& parser, common_options& into) {
+  parser.add_flag("--json", into.json, "JSON, one object a line");
+}
+
+}  // namespace bus::tool

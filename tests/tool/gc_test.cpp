@@ -1,0 +1,105 @@
+// bus gc removes what the dead have left, and never anything of the living.
+#include "schemas/demo/quake.pb.h"
+#include "tests/tool/workbench.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+#include <sys/stat.h>
+
+#include <catch2/catch.hpp>
+
+using namespace tool_tests;
+
+namespace {
+
+bool any_of_node(const scratch& where, bus::node_id id) {
+  const auto files = where.files();
+  return std::any_of(files.begin(), files.end(), [&](const std::string& name) {
+    return name.rfind(bus::to_hex(id.value), 0) == 0;
+  });
+}
+
+void make_old(const std::string& path) {
+  const auto long_ago = std::filesystem::file_time_type::clock::now() - std::chrono::hours(1);
+  std::filesystem::last_write_time(path, long_ago);
+}
+
+std::size_t count(const std::vector<std::string>& files, const std::string& part) {
+  return static_cast<std::size_t>(std::count_if(
+      files.begin(), files.end(), [&](const std::string& name) { return has(name, part); }));
+}
+
+}  // namespace
+
+TEST_CASE("gc keeps every file of a living node") {
+  const scratch where;
+  bus::node one(where.options("one"));
+  const auto quakes = one.advertise<demo::Quake>("quakes/ak");
+  const auto before = where.files();
+  const outcome done = where.run({"gc"});
+  CHECK(done.code == 0);
+  CHECK(done.out.empty());
+  CHECK(where.files() == before);
+}
+
+TEST_CASE("gc removes all files of a killed node, and says so; a dry run only says") {
+  const scratch where;
+  other_process dead(where, "dead", [](bus::node& own, const std::function<void()>& ready) {
+    const auto words = own.advertise<bus::raw>("words");
+    ready();
+    own.run();
+  });
+  dead.kill();
+  const bus::node alive(where.options("alive"));
+  CHECK(has(where.run({"list", "--all"}).out, "dead: run bus gc"));
+  CHECK_FALSE(has(where.run({"list", "--nodes"}).out, "dead"));
+  const auto before = where.files();
+  const outcome dry = where.run({"gc", "--dry-run"});
+  CHECK(dry.code == 0);
+  CHECK(has(dry.out, "would remove"));
+  CHECK(where.files() == before);
+  const outcome done = where.run({"gc"});
+  CHECK(done.code == 0);
+  CHECK(has(done.out, "removed"));
+  CHECK(has(done.out, "its node dead"));
+  CHECK(count(where.files(), ".ledger") == 1);
+  CHECK(any_of_node(where, alive.id()));
+  CHECK(where.run({"gc"}).out.empty());
+}
+
+TEST_CASE("gc removes old drafts and schemas that nobody names, and leaves fresh ones alone") {
+  const scratch where;
+  bus::node one(where.options("one"));
+  const auto quakes = one.advertise<demo::Quake>("quakes/ak");
+  const std::string schemas = where.path() + "/bus/schemas/";
+  const std::string used = schemas + bus::to_hex(bus::codec<demo::Quake>::type().hash) + ".fds";
+  const std::string unused = schemas + "00000000000000aa.fds";
+  const std::string fresh = schemas + "00000000000000bb.fds";
+  const std::string draft = schemas + "00000000000000cc.fds.tmp0123456789abcdef";
+  const std::string socket = where.path() + "/bus/00000000000000dd.sock";
+  const std::string stranger = where.path() + "/bus/notes.txt";
+  for (const std::string& path : {unused, fresh, draft, socket, stranger}) {
+    std::ofstream(path) << "x";
+  }
+  for (const std::string& path : {used, unused, draft, socket, stranger}) make_old(path);
+  CHECK(where.run({"gc"}).code == 0);
+  CHECK(std::filesystem::exists(used));
+  CHECK(std::filesystem::exists(fresh));
+  CHECK(std::filesystem::exists(stranger));
+  CHECK_FALSE(std::filesystem::exists(unused));
+  CHECK_FALSE(std::filesystem::exists(draft));
+  CHECK_FALSE(std::filesystem::exists(socket));
+}
+
+TEST_CASE("gc does not take a ledger that is just being made for a dead one's") {
+  const scratch where;
+  const bus::node one(where.options("one"));
+  const std::string path = where.path() + "/bus/00000000000000ee.ledger";
+  { const std::ofstream made(path); }
+  CHECK(where.run({"gc"}).out.empty());
+  CHECK(std::filesystem::exists(path));
+  make_old(path);
+  CHECK(has(where.run({"gc"}).out, "00000000000000ee.ledger"));
+}
