@@ -67,7 +67,7 @@ struct settings {
   std::uint64_t count = 0;  // messages per round; 0: what fits a second
   std::uint64_t rounds = 5;
   std::uint64_t subscribers = 4;
-  std::uint64_t queue = 0;  // messages that zmq may hold on either side; 0: 8 MiB, at least 1000
+  std::uint64_t queue = 0;  // messages that zmq may hold on either side; 0: as below
   bool untouched = false;
   bool json = false;
 };
@@ -120,8 +120,8 @@ class zmq_party final : public party {
                                              : (fanout ? ZMQ_SUB : ZMQ_PULL);
     socket_ = ::zmq_socket(context_, type);
     if (socket_ == nullptr) fail("zmq_socket");
-    // The usual 1000 messages halve the rate of small ones.
-    const std::uint64_t usual = std::max<std::uint64_t>(1000, (8ULL << 20) / run.size);
+    // Measured, 64 B, million/s: 1000 messages 4.6, 4000 5.0, 10,000 4.4, 30,000 3.2, 131,072 2.5.
+    const std::uint64_t usual = std::clamp<std::uint64_t>((64ULL << 20) / run.size, 16, 8000);
     const auto queue = static_cast<int>(run.queue != 0 ? run.queue : usual);
     set(ZMQ_SNDHWM, queue);
     set(ZMQ_RCVHWM, queue);
