@@ -13,8 +13,8 @@ namespace {
 using mark = explanation::mark;
 using path = explanation::path;
 
-bool says_denied(const wire::Link& link) {
-  const std::string word = make_error_code(errc::denied).message();
+bool says(const wire::Link& link, errc why) {
+  const std::string word = make_error_code(why).message();
   if (link.reason().find(word) != std::string::npos) return true;
   return std::any_of(link.candidates().begin(), link.candidates().end(), [&](const auto& one) {
     return one.verdict().find(word) != std::string::npos;
@@ -151,10 +151,15 @@ class walk {
                     "ask again in a moment; if it stays, see that both use the same bus directory");
     }
     std::string words = link->state() + (link->reason().empty() ? "" : ": " + link->reason());
-    if (says_denied(*link)) {
+    if (says(*link, errc::denied)) {
       return broken("link", "no rights: " + words,
                     "run both as one user, or share the bus directory by a group: chgrp GROUP DIR "
                     "&& chmod 2770 DIR");
+    }
+    if (says(*link, errc::no_memory)) {
+      return broken("link", words,
+                    "one side was refused shared memory: give that process more (ulimit -v, "
+                    "ulimit -f, its cgroup's memory.max), and ask `bus doctor` there");
     }
     if (link->state() == "opening" || link->state() == "idle") {
       return broken("link", words,
