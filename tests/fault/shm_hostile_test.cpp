@@ -1,12 +1,10 @@
 // Peers that lie: in the handshake, in the lane, about themselves. Each is cut off or refused, with
 // a name for it, and nobody else notices.
-#include "tests/contract/world.hpp"
 #include "tests/fault/processes.hpp"
+#include "tests/fault/shm_stage.hpp"
 #include "transports/shm/handshake.hpp"
 #include "transports/shm/lane_in.hpp"
-#include "transports/shm/shm.hpp"
 
-#include <filesystem>
 #include <fstream>
 #include <random>
 #include <sstream>
@@ -28,28 +26,10 @@ using contract::party;
 using contract::pump_until;
 using fault::channel;
 using fault::child;
+using fault::got;
+using fault::open_descriptors;
 
-struct shm_case {
-  static bus::transport_maker maker() { return transports::shm(); }
-  static void prepare(bus::transport_setup& setup, const std::string& scratch) {
-    setup.directory = scratch;
-  }
-};
-using world = contract::world<shm_case>;
-
-template <class T>
-T got(bus::result<T> from) {
-  must(from.has_value(), from.error().message());
-  return std::move(*from);
-}
-
-std::size_t open_descriptors() {
-  std::size_t count = 0;
-  for ([[maybe_unused]] const auto& one : std::filesystem::directory_iterator("/proc/self/fd")) {
-    ++count;
-  }
-  return count;
-}
+using world = fault::shm_world;
 
 // A sender that writes its lane and arena with its own hands.
 struct liar {
@@ -311,6 +291,42 @@ TEST_CASE("hundreds of silent connections keep nobody out") {
   bus::outbox& way = stage.link(honest, victim);
   contract::send_all(stage.all(), way, honest.make_many(1, 1, 100));
   REQUIRE(stage.pump_until([&] { return victim.heard.accepted == 1; }));
+}
+
+TEST_CASE(
+    "who connects and says nothing is told its time is up; who never answers us is given up") {
+  world stage;
+  party& victim = stage.add();
+  static_cast<void>(victim.step());
+  const auto entrance = got(doorway::open(stage.scratch()));
+  const auto deaf = bus::node_id::random();
+  const bus::fd listener = got(entrance.listen(deaf));
+  const std::size_t before = open_descriptors();
+  {
+    const std::int64_t begun_ns = bus::steady_ns();
+    const bus::fd silent = got(entrance.connect(victim.id));
+    bus::outbox& way = victim.connect(deaf, "shm:" + bus::to_hex(deaf.value));
+    const bus::fd accepted(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    // The deadlines of transports/shm/hub.cpp: 5 s to say hello, 10 s to say welcome.
+    note last;
+    REQUIRE(stage.pump_until(
+        [&] {
+          auto heard = receive_note(silent);
+          if (heard) last = std::move(*heard);
+          return heard.has_value();
+        },
+        {.look_every = 20ms}));
+    REQUIRE(refusal(last) == bus::errc::timed_out);
+    REQUIRE(receive_note(silent).error() == bus::errc::gone);
+    REQUIRE(bus::steady_ns() - begun_ns > 4'900'000'000);
+    REQUIRE(way.state() == bus::link_state::opening);
+    REQUIRE(stage.pump_until([&] { return way.state() == bus::link_state::gone; }));
+    REQUIRE(way.reason() == bus::errc::timed_out);
+    REQUIRE(bus::steady_ns() - begun_ns > 9'900'000'000);
+    victim.ways.clear();
+  }
+  // The memory for payloads and its way to readers stay with the victim, once it has them.
+  REQUIRE(open_descriptors() == before + 1);
 }
 
 TEST_CASE("without descriptors newcomers wait or are refused, none leaks, and later all is well") {
