@@ -14,8 +14,7 @@ using namespace tool_tests;
 
 namespace {
 
-using std::chrono_literals::operator""ms;
-using std::chrono_literals::operator""s;
+using namespace std::chrono_literals;
 namespace fs = std::filesystem;
 
 // Makes /tmp a folder of the test's own while it lives.
