@@ -13,7 +13,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-using contract::limits;
 using contract::must;
 using contract::party;
 using contract::pump_until;

@@ -226,35 +226,35 @@ TEST_CASE("a hello that hands over the wrong things is refused and leaves no des
   liar enemy(stage.scratch());
   static_cast<void>(victim.step());
   const std::size_t before = open_descriptors();
-  const auto refused = [&](note first) {
+  const auto require_refused = [&](note first) {
     const auto why = refusal(enemy.meet(victim, first));
     enemy.socket.reset();
-    return why;
+    REQUIRE(why == bus::errc::corrupt);
   };
   // Nothing is sealed yet.
-  REQUIRE(refused(enemy.hello()) == bus::errc::corrupt);
+  require_refused(enemy.hello());
   got(liar::seal_one(enemy.arena_file, true));
-  REQUIRE(refused(enemy.hello()) == bus::errc::corrupt);
+  require_refused(enemy.hello());
   got(liar::seal_one(enemy.lane_file, false));
   {
     note swapped = enemy.hello();
     std::swap(swapped.descriptors[0], swapped.descriptors[1]);
-    REQUIRE(refused(std::move(swapped)) == bus::errc::corrupt);
+    require_refused(std::move(swapped));
   }
   for (const std::uint32_t depth : {0U, 3U, 128U, 1U << 31}) {
     note wrong = enemy.hello();
     wrong.head.depth = depth;
-    REQUIRE(refused(std::move(wrong)) == bus::errc::corrupt);
+    require_refused(std::move(wrong));
   }
   for (const std::uint64_t bytes : {0UL, 1UL, UINT64_MAX, 1UL << 41}) {
     note wrong = enemy.hello();
     wrong.head.arena_bytes = bytes;
-    REQUIRE(refused(std::move(wrong)) == bus::errc::corrupt);
+    require_refused(std::move(wrong));
   }
   for (std::size_t keep = 0; keep < 4; ++keep) {
     note few = enemy.hello();
     few.count = keep;
-    REQUIRE(refused(std::move(few)) == bus::errc::corrupt);
+    require_refused(std::move(few));
   }
   {
     note sparse = enemy.hello();
@@ -262,7 +262,7 @@ TEST_CASE("a hello that hands over the wrong things is refused and leaves no des
     REQUIRE(::ftruncate(hollow.get(), 1 << 20) == 0);
     got(liar::seal_one(hollow, true));
     sparse.descriptors[0] = std::move(hollow);
-    REQUIRE(refused(std::move(sparse)) == bus::errc::corrupt);
+    require_refused(std::move(sparse));
   }
   {
     note pipe = enemy.hello();
@@ -270,7 +270,7 @@ TEST_CASE("a hello that hands over the wrong things is refused and leaves no des
     REQUIRE(::pipe(ends) == 0);
     pipe.descriptors[0].reset(ends[0]);
     pipe.descriptors[1].reset(ends[1]);
-    REQUIRE(refused(std::move(pipe)) == bus::errc::corrupt);
+    require_refused(std::move(pipe));
   }
   REQUIRE(open_descriptors() == before);
   // And the same sender, honest for once, is welcome.

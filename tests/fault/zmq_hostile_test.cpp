@@ -156,22 +156,22 @@ struct one_record {
 
 // A link between two good nodes, with which all must stay well.
 struct witnesses {
-  explicit witnesses(world& stage)
-      : stage_(stage),
-        sender(stage.add()),
-        receiver(stage.add()),
-        way(stage.link(sender, receiver)) {
+  explicit witnesses(world& around)
+      : stage(around),
+        sender(around.add()),
+        receiver(around.add()),
+        way(around.link(sender, receiver)) {
     receiver.heard.keep = false;
   }
   void check() {
-    send_all(stage_.all(), way, sender.make_many(sent + 1, 50, 300));
+    send_all(stage.all(), way, sender.make_many(sent + 1, 50, 300));
     sent += 50;
-    REQUIRE(stage_.pump_until([&] { return receiver.heard.accepted == sent; }));
+    REQUIRE(stage.pump_until([&] { return receiver.heard.accepted == sent; }));
     REQUIRE(receiver.heard.unproved == 0);
     REQUIRE(way.state() == bus::link_state::open);
   }
 
-  world& stage_;
+  world& stage;
   party& sender;
   party& receiver;
   bus::outbox& way;
@@ -294,6 +294,7 @@ TEST_CASE("hundreds of silent connections leave room for a node") {
   world stage;
   witnesses good(stage);
   std::vector<bus::fd> silent;
+  silent.reserve(300);
   for (int i = 0; i < 300; ++i) silent.push_back(dial(port_of(good.receiver)));
   party& late = stage.add();
   bus::outbox& way = stage.link(late, good.receiver);
