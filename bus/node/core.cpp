@@ -61,6 +61,9 @@ bool lacks_descriptors(std::error_code why) {
 
 constexpr const char* more_descriptors = "raise the limit of open files (ulimit -n)";
 
+constexpr const char* more_memory =
+    "give this process more (ulimit -v, ulimit -f, its cgroup's memory.max), or ask `bus doctor`";
+
 // The next step for somebody whose bus directory refused.
 std::string advice(std::error_code why) {
   if (why == errc::no_space) return "free some space or set OMNIBUS_DIR to another directory";
@@ -71,8 +74,9 @@ std::string advice(std::error_code why) {
 template <class T>
 T must(result<T> made, const std::string& what) {
   if (made) return std::move(*made);
-  const std::string step =
-      lacks_descriptors(made.error()) ? std::string("; ") + more_descriptors : "";
+  std::string step;
+  if (lacks_descriptors(made.error())) step = std::string("; ") + more_descriptors;
+  if (made.error() == errc::no_memory) step = std::string("; ") + more_memory;
   throw error(made.error(), what + ": " + made.error().message() + step);
 }
 
@@ -94,7 +98,7 @@ core::core(node_options options) : options_(completed(std::move(options))), id_(
 }
 
 void core::come_up() {
-  bell_ = must(bell::make(), "cannot make the node's bell");
+  bell_ = must(bell::make(), "cannot make the node's bell in shared memory (memfd)");
   watch_ = fd(::epoll_create1(EPOLL_CLOEXEC));
   timer_ = fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!watch_ || !timer_) {

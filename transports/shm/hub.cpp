@@ -588,6 +588,7 @@ void hub::expire() noexcept {
   }
   std::erase_if(newcomers_, [&](const newcomer& one) {
     if (!one.until.passed()) return false;
+    static_cast<void>(send_farewell(one.socket, id_, errc::timed_out));
     unwatch(one.socket.get());
     return true;
   });
