@@ -51,6 +51,9 @@ class transport {
   // not_found (nobody listens there), or the kernel's.
   [[nodiscard]] virtual result<std::unique_ptr<outbox>> connect(node_id peer,
                                                                 const std::string& address) = 0;
+  // The bus directory was removed or moved away and made again: from now on peers find us in the one
+  // that `directory` names now. Links that are open go on. Errors: the kernel's; nothing changed.
+  [[nodiscard]] virtual result<void> move_to(const std::string& /*directory*/) { return {}; }
   // Memory for a payload of `bytes`, aligned to payload_align, where this transport's peers read it
   // without a copy. Errors: too_big, no_memory (the byte cap is reached; try when samples came
   // home).
