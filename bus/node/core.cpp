@@ -16,10 +16,6 @@
 namespace bus {
 namespace {
 
-// What epoll says about a descriptor: the number of its transport, or one of these.
-constexpr std::uint32_t from_rendezvous = 1000;
-constexpr std::uint32_t from_timer = 1001;
-
 // A goodbye waits this long for peers that are behind.
 constexpr std::chrono::seconds linger{1};
 // How many turns or publications pass between two looks at what need not be looked at each time.
@@ -111,7 +107,7 @@ void core::come_up() {
           .schema_seen =
               [this](const wire::Attach& words) {
                 if (hash64(words.schema()) == 0) return;
-                static_cast<void>(rendezvous_->write_schema(words.type().hash(), words.schema()));
+                static_cast<void>(keep_schema(words.type().hash(), words.schema()));
               },
           .departed =
               [this](node_id peer) {
@@ -403,6 +399,7 @@ void core::set_timer() {
   for (const auto& [peer, link] : links_) next = std::min(next, link->wake_at_ns());
   for (const auto& [address, link] : calls_) next = std::min(next, link->wake_at_ns());
   for (const auto& [peer, one] : suspects_) next = std::min(next, one.look_at_ns);
+  if (!leaving_) next = std::min(next, mend_at_ns_);
   if (!leaving_) next = std::min({next, card_file_.due_ns(), links_file_.due_ns()});
   // Asked after every turn, and nearly always the same: the kernel is told of changes only.
   if (next == timer_set_ns_) return;

@@ -148,6 +148,10 @@ class core {
   void attend();
 
  private:
+  // What epoll says about a descriptor: the number of its transport, or one of these.
+  static constexpr std::uint32_t from_rendezvous = 1000;
+  static constexpr std::uint32_t from_timer = 1001;
+
   void come_up();
   void open_directory();
   void open_transports();
@@ -173,6 +177,9 @@ class core {
 
   void tend();
   void check_suspects(std::int64_t now);
+  void mend_directory(std::int64_t now);
+  [[nodiscard]] std::error_code restore_directory();
+  [[nodiscard]] result<void> keep_schema(std::uint64_t hash, const std::string& schema);
   void keep_books();
   void set_timer();
   void card_changed();
@@ -208,6 +215,12 @@ class core {
   };
   std::unordered_map<node_id, suspect> suspects_;
   std::vector<std::string> troubles_;
+  // What we wrote of schemas, to write it again when somebody removes the directory.
+  std::unordered_map<std::uint64_t, std::string> schemas_;
+  std::size_t schemas_bytes_ = 0;
+  std::int64_t mend_at_ns_ = INT64_MAX;  // when to mend the directory; never: it is whole
+  std::int64_t mend_pause_ns_ = 0;       // after it could not be mended
+  std::int64_t look_at_ns_ = 0;          // before that, who waits at a pipe does not look again
   bool restless_ = false;
   bool in_pump_ = false;
   bool leaving_ = false;

@@ -17,6 +17,13 @@ constexpr unsigned rounds_until_forgotten = 8;
 // A hang-up is watched this long for the death behind it; the kernel drops locks within
 // microseconds of closing sockets, unless the machine is starved.
 constexpr std::int64_t suspicion_ns = 1'000'000'000;
+// `rm -rf` removes a directory after what is in it, and fails if something new is there: it gets
+// this long after a file of ours went. When mending fails, the next attempt comes later and later.
+constexpr std::int64_t calm_ns = 50'000'000;
+constexpr std::int64_t mend_pause_max_ns = 60'000'000'000;
+// Who waits at a pipe is not told, and looks in passing, this often at the most.
+constexpr std::int64_t look_pause_ns = 1'000'000'000;
+constexpr std::size_t schemas_bytes_max = 64 << 20;
 
 wire::Type to_wire(const type_info& type) {
   wire::Type words;
@@ -54,7 +61,7 @@ publication& core::advertise(const std::string& topic, const type_info& type) {
   source.head.type_hash = type.hash;
   source.row = &ledger_->take(row_kind::publisher, source.number);
   if (type.hash != 0) {
-    if (auto kept = rendezvous_->write_schema(type.hash, type.schema); !kept) {
+    if (auto kept = keep_schema(type.hash, type.schema); !kept) {
       complain("schema of " + type.name + " not written: " + kept.error().message());
     }
   }
@@ -99,7 +106,7 @@ std::shared_ptr<subscription> core::subscribe(const std::string& pattern, const 
   if (type) *wanted.interest.mutable_type() = to_wire(*type);
   if (type && type->hash != 0) {
     // So that `bus pub` can make what we wait for, before anybody has published it.
-    if (auto kept = rendezvous_->write_schema(type->hash, type->schema); !kept) {
+    if (auto kept = keep_schema(type->hash, type->schema); !kept) {
       complain("schema of " + type->name + " not written: " + kept.error().message());
     }
   }
@@ -355,6 +362,7 @@ void core::tend() {
   }
   for (const node_id peer : finished) drop_link(peer);
   for (const node_id peer : lost) forget(peer, directory::origin::network);
+  mend_directory(now);
   check_suspects(now);
   flush_files();
   set_timer();
@@ -394,6 +402,59 @@ void core::check_suspects(std::int64_t now) {
     look.pause_ns *= 2;
     at = !local || look.pause_ns > suspicion_ns ? suspects_.erase(at) : std::next(at);
   }
+}
+
+result<void> core::keep_schema(std::uint64_t hash, const std::string& schema) {
+  if (schemas_bytes_ + schema.size() <= schemas_bytes_max && schemas_.emplace(hash, schema).second) {
+    schemas_bytes_ += schema.size();
+  }
+  return rendezvous_->write_schema(hash, schema);
+}
+
+// Somebody removed the bus directory, or files of ours in it. Once it is calm, all that we had
+// there is put back: who comes later finds us, and no link has noticed anything.
+void core::mend_directory(std::int64_t now) {
+  if (leaving_) return;
+  if (mend_at_ns_ == INT64_MAX) {
+    // Events tell of it; only who waits at a pipe has to look, in passing.
+    if (rendezvous_->waits_at_pipe() && now < std::exchange(look_at_ns_, now + look_pause_ns)) {
+      return;
+    }
+    if (!rendezvous_->is_disturbed()) return;
+    mend_at_ns_ = now + calm_ns;
+  }
+  if (now < mend_at_ns_) return;
+  mend_at_ns_ = INT64_MAX;
+  if (const std::error_code failed = restore_directory()) {
+    complain("the bus directory " + rendezvous_->path() +
+             " was removed and cannot be made again: " + failed.message());
+    mend_pause_ns_ = std::clamp(2 * mend_pause_ns_, calm_ns, mend_pause_max_ns);
+    mend_at_ns_ = now + mend_pause_ns_;
+  } else {
+    mend_pause_ns_ = 0;
+  }
+}
+
+std::error_code core::restore_directory() {
+  auto renewed = rendezvous_->renew();
+  if (!renewed) return renewed.error();
+  try {
+    if (*renewed) watch(rendezvous_->wait_handle(), from_rendezvous);
+  } catch (const error& refused) {
+    return refused.code();
+  }
+  // The lock before the card: a card without one is a dead node's.
+  if (auto moved = ledger_->move_to(rendezvous_->directory()); !moved) return moved.error();
+  for (const auto& one : transports_) {
+    if (auto moved = one->move_to(rendezvous_->path()); !moved) return moved.error();
+  }
+  for (const auto& [hash, schema] : schemas_) {
+    if (auto kept = rendezvous_->write_schema(hash, schema); !kept) return kept.error();
+  }
+  if (auto written = rendezvous_->write_card(card_); !written) return written.error();
+  links_file_.dirty = true;
+  on_cards(rendezvous_->changes());
+  return {};
 }
 
 void core::flush_files() {
