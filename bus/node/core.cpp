@@ -103,7 +103,8 @@ void core::come_up() {
   reception_ = std::make_unique<reception>(
       *ledger_,
       reception::surroundings{
-          .introduced = [this](const wire::Introduce& words) { introduced(words); },
+          .introduced = [this](node_id from,
+                               const wire::Introduce& words) { introduced(from, words); },
           .schema_seen =
               [this](const wire::Attach& words) {
                 if (hash64(words.schema()) == 0) return;
@@ -112,6 +113,7 @@ void core::come_up() {
           .departed =
               [this](node_id peer) {
                 suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
+                directory_.fell_silent(peer);
               }});
   open_transports();
   card_.set_version(card_version);
@@ -400,7 +402,7 @@ void core::set_timer() {
   for (const auto& [address, link] : calls_) next = std::min(next, link->wake_at_ns());
   for (const auto& [peer, one] : suspects_) next = std::min(next, one.look_at_ns);
   if (!leaving_) next = std::min(next, mend_at_ns_);
-  if (!leaving_) next = std::min({next, card_file_.due_ns(), links_file_.due_ns()});
+  if (!leaving_) next = std::min({next, card_file_.due_ns(), links_file_.due_ns(), introductions_.due_ns()});
   // Asked after every turn, and nearly always the same: the kernel is told of changes only.
   if (next == timer_set_ns_) return;
   timer_set_ns_ = next;

@@ -19,6 +19,7 @@
 #include "bus/node/subscription.hpp"
 #include "bus/route/directory.hpp"
 #include "bus/route/explain.hpp"
+#include "bus/route/graveyard.hpp"
 
 #include <algorithm>
 #include <array>
@@ -161,7 +162,7 @@ class core {
 
   void on_cards(std::vector<card_change> changes);
   void learn(const wire::Card& card, directory::origin from);
-  void forget(node_id id, directory::origin from);
+  void forget(node_id id, std::int64_t grave_ns);
   void rematch(node_id peer);
   void rematch(publication& source);
   void want(publication& source, node_id peer);
@@ -171,7 +172,7 @@ class core {
   void note_mismatch(const publication& source, node_id peer, const wire::Interest& interest);
 
   void call_peers();
-  void introduced(const wire::Introduce& words);
+  void introduced(node_id from, const wire::Introduce& words);
   [[nodiscard]] wire::Introduce introduction() const;
   void introduce_everywhere();
 
@@ -199,6 +200,7 @@ class core {
   std::unique_ptr<reception> reception_;
   std::unique_ptr<sentry> sentry_;
   directory directory_;
+  graveyard graves_;
   wire::Card card_;
 
   std::map<std::uint32_t, std::unique_ptr<publication>> publications_;
@@ -225,6 +227,8 @@ class core {
   bool in_pump_ = false;
   bool leaving_ = false;
   paced_file card_file_{.at_once = 4, .pause_ns = 20'000'000};
+  // What we say to those whom we know over a network.
+  paced_file introductions_{.at_once = 4, .pause_ns = 20'000'000};
   paced_file links_file_{.at_once = 2, .pause_ns = 100'000'000};
   std::int64_t timer_set_ns_ = INT64_MAX;  // for when the timer is set; never
   std::uint32_t turns_ = 0;

@@ -14,6 +14,11 @@ namespace {
 // A node known over a network is forgotten after so many rounds in which no way led to it: with the
 // pauses of peer_link about five seconds.
 constexpr unsigned rounds_until_forgotten = 8;
+// Hearsay of a node that we have forgotten is not believed for so long. Whoever vouches for one that
+// is gone learns of it within about 10 s: a heartbeat that is missed, and its own rounds. A death that
+// was proved is certain; who could not be reached may be back, and speaks for itself then.
+constexpr std::int64_t grave_of_dead_ns = 60'000'000'000;
+constexpr std::int64_t grave_of_lost_ns = 10'000'000'000;
 // A hang-up is watched this long for the death behind it; the kernel drops locks within
 // microseconds of closing sockets, unless the machine is starved.
 constexpr std::int64_t suspicion_ns = 1'000'000'000;
@@ -38,6 +43,9 @@ wire::Type to_wire(const type_info& type) {
                                   "' is refused: " + std::string(reason(verdict.fault)) +
                                   " (at byte " + std::to_string(verdict.at) + ")");
 }
+
+// Known over a network, and not as a neighbour in the bus directory.
+bool is_remote(const known_node& one) { return one.network && !one.local; }
 
 bool has_network_address(const wire::Card& card) {
   return std::any_of(card.addresses().begin(), card.addresses().end(), [](const std::string& one) {
@@ -155,8 +163,8 @@ void core::card_changed() {
   card_file_.dirty = true;
   // A node is its own peer: its publishers may meet its own subscriptions.
   learn(card_, directory::origin::local);
+  introductions_.dirty = true;
   flush_files();
-  introduce_everywhere();
 }
 
 void core::on_cards(std::vector<card_change> changes) {
@@ -171,14 +179,22 @@ void core::on_cards(std::vector<card_change> changes) {
       continue;
     } else {
       suspects_.erase(change.node);
-      forget(change.node, directory::origin::local);
+      forget(change.node, grave_of_dead_ns);
     }
   }
 }
 
 void core::learn(const wire::Card& card, directory::origin from) {
-  if (!directory_.upsert(card, from)) return;
   const node_id peer{card.node()};
+  if (from != directory::origin::hearsay) {
+    graves_.raise(peer);
+  } else if (graves_.holds(peer, steady_ns())) {
+    return;
+  }
+  if (!directory_.upsert(card, from)) return;
+  // To itself, if it is new over a network; to those who should meet it, if we vouch for it.
+  introductions_.dirty = introductions_.dirty || directory_.find(peer)->network ||
+                         has_network_address(card);
   const auto link = links_.find(peer);
   if (link != links_.end()) {
     link->second->set_ways(rank_ways(traits_, *directory_.find(peer)), card.name());
@@ -193,8 +209,9 @@ void core::learn(const wire::Card& card, directory::origin from) {
   restless_ = true;
 }
 
-void core::forget(node_id id, directory::origin from) {
-  if (!directory_.remove(id, from)) return;
+void core::forget(node_id id, std::int64_t grave_ns) {
+  if (!directory_.remove(id)) return;
+  graves_.bury(id, steady_ns() + grave_ns);
   std::erase_if(mismatches_, [&](const auto& one) { return one.first.second == id; });
   drop_link(id);
 }
@@ -309,7 +326,9 @@ wire::Introduce core::introduction() const {
   wire::Introduce words;
   *words.mutable_card() = card_;
   for (const auto& [id, known] : directory_.nodes()) {
-    if (id != id_ && has_network_address(known.card)) *words.add_others() = known.card;
+    // We vouch for those whose life we have proof of, and pass on no rumours.
+    if (id == id_ || !(known.local || known.speaks) || !has_network_address(known.card)) continue;
+    *words.add_others() = known.card;
   }
   return words;
 }
@@ -317,27 +336,24 @@ wire::Introduce core::introduction() const {
 void core::introduce_everywhere() {
   const bool anybody =
       !calls_.empty() || std::any_of(directory_.nodes().begin(), directory_.nodes().end(),
-                                     [](const auto& one) { return one.second.network; });
+                                     [](const auto& one) { return is_remote(one.second); });
   if (!anybody || leaving_) return;
   const wire::Introduce words = introduction();
   for (auto& [address, link] : calls_) link->introduce(words);
   for (const auto& [id, known] : directory_.nodes()) {
-    if (known.network && id != id_) link_to(id).introduce(words);
+    if (is_remote(known)) link_to(id).introduce(words);
   }
   restless_ = true;
 }
 
-void core::introduced(const wire::Introduce& words) {
-  bool news = false;
-  const auto hear = [&](const wire::Card& card) {
-    const node_id id{card.node()};
-    if (id == id_ || id == node_id{}) return;
-    news = !directory_.find(id) || news;
-    learn(card, directory::origin::network);
-  };
-  hear(words.card());
-  for (const wire::Card& other : words.others()) hear(other);
-  if (news) introduce_everywhere();
+void core::introduced(node_id from, const wire::Introduce& words) {
+  // Everybody speaks for itself first; who gives another's card for its own is not believed at all.
+  if (from == id_ || from == node_id{} || words.card().node() != from.value) return;
+  learn(words.card(), directory::origin::itself);
+  for (const wire::Card& other : words.others()) {
+    if (other.node() == 0 || other.node() == id_.value || !has_network_address(other)) continue;
+    learn(other, directory::origin::hearsay);
+  }
 }
 
 // Steps every link that has something to do, and drops those that have nothing left to do.
@@ -350,7 +366,11 @@ void core::tend() {
     links_file_.dirty = link->step(now) || links_file_.dirty;
     if (link->take_doubt()) suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
     const known_node* const known = directory_.find(peer);
-    const bool network = known && known->network && !known->local;
+    const bool network = known && is_remote(*known);
+    // Whoever was met over a network is called again, so that we learn whether it is still there.
+    if (network && !leaving_ && !link->open() && !link->restless()) {
+      link->introduce(introduction());
+    }
     if (!network && link->useless()) finished.push_back(peer);
     if (network && link->failures() >= rounds_until_forgotten) lost.push_back(peer);
     restless_ = restless_ || link->restless();
@@ -361,7 +381,7 @@ void core::tend() {
     restless_ = restless_ || link->restless();
   }
   for (const node_id peer : finished) drop_link(peer);
-  for (const node_id peer : lost) forget(peer, directory::origin::network);
+  for (const node_id peer : lost) forget(peer, grave_of_lost_ns);
   mend_directory(now);
   check_suspects(now);
   flush_files();
@@ -394,7 +414,7 @@ void core::check_suspects(std::int64_t now) {
         }
         return std::nullopt;
       });
-      forget(peer, directory::origin::local);
+      forget(peer, grave_of_dead_ns);
       at = suspects_.erase(at);
       continue;
     }
@@ -469,6 +489,11 @@ void core::flush_files() {
     }
     card_file_.write_took(began, steady_ns());
   }
+  if (const std::int64_t began = steady_ns(); introductions_.is_due(began)) {
+    introductions_.dirty = false;
+    introduce_everywhere();
+    introductions_.write_took(began, steady_ns());
+  }
   if (const std::int64_t began = steady_ns(); links_file_.is_due(began)) {
     links_file_.dirty = false;
     wire::Links links;
@@ -477,7 +502,7 @@ void core::flush_files() {
     static_cast<void>(rendezvous_->write_links(links));
     links_file_.write_took(began, steady_ns());
   }
-  if (card_file_.dirty || links_file_.dirty) set_timer();
+  if (card_file_.dirty || links_file_.dirty || introductions_.dirty) set_timer();
 }
 
 void core::fill_links(wire::Links& links) const {
