@@ -154,6 +154,7 @@ class core {
   static constexpr std::uint32_t from_timer = 1001;
 
   void come_up();
+  void hear_network();
   void open_directory();
   void open_transports();
   void watch(int descriptor, std::uint32_t what);
@@ -173,7 +174,7 @@ class core {
 
   void call_peers();
   void introduced(node_id from, const wire::Introduce& words);
-  [[nodiscard]] wire::Introduce introduction() const;
+  [[nodiscard]] wire::Introduce introduction();
   void introduce_everywhere();
 
   void tend();
@@ -197,6 +198,7 @@ class core {
   std::unique_ptr<ledger_file> ledger_;
   std::vector<std::unique_ptr<transport>> transports_;
   std::vector<traits> traits_;
+  std::vector<bool> has_called_;  // the transport has something, or had when it was last polled
   std::unique_ptr<reception> reception_;
   std::unique_ptr<sentry> sentry_;
   directory directory_;

@@ -14,9 +14,10 @@ namespace {
 // A node known over a network is forgotten after so many rounds in which no way led to it: with the
 // pauses of peer_link about five seconds.
 constexpr unsigned rounds_until_forgotten = 8;
-// Hearsay of a node that we have forgotten is not believed for so long. Whoever vouches for one that
-// is gone learns of it within about 10 s: a heartbeat that is missed, and its own rounds. A death that
-// was proved is certain; who could not be reached may be back, and speaks for itself then.
+// Hearsay of a node that we have forgotten is not believed for so long. Whoever vouches for one
+// that is gone learns of it within about 10 s: a heartbeat that is missed, and its own rounds. A
+// death that was proved is certain; who could not be reached may be back, and speaks for itself
+// then.
 constexpr std::int64_t grave_of_dead_ns = 60'000'000'000;
 constexpr std::int64_t grave_of_lost_ns = 10'000'000'000;
 // A hang-up is watched this long for the death behind it; the kernel drops locks within
@@ -193,8 +194,8 @@ void core::learn(const wire::Card& card, directory::origin from) {
   }
   if (!directory_.upsert(card, from)) return;
   // To itself, if it is new over a network; to those who should meet it, if we vouch for it.
-  introductions_.dirty = introductions_.dirty || directory_.find(peer)->network ||
-                         has_network_address(card);
+  introductions_.dirty =
+      introductions_.dirty || directory_.find(peer)->network || has_network_address(card);
   const auto link = links_.find(peer);
   if (link != links_.end()) {
     link->second->set_ways(rank_ways(traits_, *directory_.find(peer)), card.name());
@@ -322,12 +323,17 @@ void core::call_peers() {
   }
 }
 
-wire::Introduce core::introduction() const {
+wire::Introduce core::introduction() {
   wire::Introduce words;
   *words.mutable_card() = card_;
   for (const auto& [id, known] : directory_.nodes()) {
     // We vouch for those whose life we have proof of, and pass on no rumours.
     if (id == id_ || !(known.local || known.speaks) || !has_network_address(known.card)) continue;
+    if (known.local && !is_alive(rendezvous_->directory(), id)) {
+      // Nobody told us, since no link of ours ended with it.
+      suspects_.try_emplace(id, suspect{.look_at_ns = 0, .pause_ns = 1'000'000});
+      continue;
+    }
     *words.add_others() = known.card;
   }
   return words;
@@ -425,7 +431,8 @@ void core::check_suspects(std::int64_t now) {
 }
 
 result<void> core::keep_schema(std::uint64_t hash, const std::string& schema) {
-  if (schemas_bytes_ + schema.size() <= schemas_bytes_max && schemas_.emplace(hash, schema).second) {
+  if (schemas_bytes_ + schema.size() <= schemas_bytes_max &&
+      schemas_.emplace(hash, schema).second) {
     schemas_bytes_ += schema.size();
   }
   return rendezvous_->write_schema(hash, schema);
@@ -530,6 +537,12 @@ void core::fill_links(wire::Links& links) const {
     match.set_peer(key.second.value);
     match.set_subscription(mismatch.first);
     match.set_verdict(mismatch.second);
+  }
+  for (const auto& [id, known] : directory_.nodes()) {
+    if (!is_remote(known)) continue;
+    wire::Remote& remote = *links.add_remotes();
+    *remote.mutable_card() = known.card;
+    remote.set_speaks(known.speaks);
   }
   for (const std::string& trouble : troubles_) links.add_troubles(trouble);
 }

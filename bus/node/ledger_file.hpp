@@ -27,9 +27,9 @@ class ledger_file {
   ledger_file(const ledger_file&) = delete;
   ledger_file& operator=(const ledger_file&) = delete;
 
-  // Somebody removed the file, or its directory: goes on in a new one under this directory. All rows
-  // stay where they are, with what they count. Nothing happens if the file is there. Errors: as
-  // create(); then the old one goes on.
+  // Somebody removed the file, or its directory: goes on in a new one under this directory. All
+  // rows stay where they are, with what they count. Nothing happens if the file is there. Errors:
+  // as create(); then the old one goes on.
   [[nodiscard]] result<void> move_to(int directory);
 
   // A zeroed row. When the file system is full or the range is used up, a row in private memory:

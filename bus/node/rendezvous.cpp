@@ -29,7 +29,9 @@ constexpr const char* waiting = "waiting";
 constexpr const char* schemas = "schemas";
 constexpr std::array<const char*, 4> suffixes = {".card", ".links", ".ledger", ".sock"};
 
-std::string schema_name(std::uint64_t hash) { return std::string(schemas) + "/" + to_hex(hash) + ".fds"; }
+std::string schema_name(std::uint64_t hash) {
+  return std::string(schemas) + "/" + to_hex(hash) + ".fds";
+}
 
 std::string pipe_name(node_id node) { return std::string(waiting) + "/" + to_hex(node.value); }
 

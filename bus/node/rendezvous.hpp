@@ -55,9 +55,9 @@ class rendezvous {
   // Whether somebody else has removed or moved away the directory or files of ours in it, as far as
   // changes() has heard. Nobody tells who waits at a pipe: that one looks, with two system calls.
   [[nodiscard]] bool is_disturbed() const noexcept;
-  // Opens what the path names now, or makes it again, with the checks of open(). True: it is another
-  // directory, without a file of ours, and wait_handle() is another one; changes() tells all that is
-  // there. Errors: as open(); nothing has changed then.
+  // Opens what the path names now, or makes it again, with the checks of open(). True: it is
+  // another directory, without a file of ours, and wait_handle() is another one; changes() tells
+  // all that is there. Errors: as open(); nothing has changed then.
   [[nodiscard]] result<bool> renew();
 
   // Whether we wait at a pipe, since the kernel had no inotify instance left.

@@ -27,8 +27,7 @@ bool directory::upsert(const wire::Card& card, origin from) {
   if (!fresh) {
     if (from == origin::itself && was_local) return false;
     // Whoever knows better is believed, whatever the others said.
-    const bool better =
-        (from == origin::local && !was_local) || (from == origin::itself && !spoke);
+    const bool better = (from == origin::local && !was_local) || (from == origin::itself && !spoke);
     if (card.revision() <= known.card.revision() && !better) return false;
     unindex(id, known.card);
   }

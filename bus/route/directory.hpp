@@ -67,7 +67,7 @@ class directory {
   void unindex(node_id id, const wire::Card& card);
 
   std::unordered_map<node_id, known_node> nodes_;
-  std::size_t by_hearsay_ = 0;  // nodes that are neither local nor speak
+  std::size_t by_hearsay_ = 0;                  // nodes that are neither local nor speak
   match_tree tree_;                             // pattern -> slot
   std::vector<std::pair<node_id, int>> slots_;  // slot -> interest of a node
   std::vector<std::uint32_t> free_slots_;

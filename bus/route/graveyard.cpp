@@ -6,10 +6,9 @@ namespace bus {
 
 void graveyard::bury(node_id dead, std::int64_t until_ns) {
   if (graves_.size() >= graves_max && !graves_.contains(dead)) {
-    graves_.erase(
-        std::min_element(graves_.begin(), graves_.end(), [](const auto& one, const auto& other) {
-          return one.second < other.second;
-        }));
+    graves_.erase(std::min_element(
+        graves_.begin(), graves_.end(),
+        [](const auto& one, const auto& other) { return one.second < other.second; }));
   }
   graves_[dead] = until_ns;
 }
