@@ -52,7 +52,7 @@ struct census {
   std::string directory;
   std::int64_t steady_ns = 0;  // when it was read
   std::vector<node_report> nodes;
-  std::vector<remote_report> remotes;  // none of them among the nodes
+  std::vector<remote_report> remotes = {};  // none of them among the nodes
 
   [[nodiscard]] const node_report* find(node_id id) const noexcept {
     for (const node_report& one : nodes) {
