@@ -47,10 +47,16 @@ class transport {
   [[nodiscard]] virtual std::string where() const = 0;
   [[nodiscard]] virtual inbox& arrivals() noexcept = 0;
   // Opens our way into `peer`, whose transport said `address`. Returns at once; the outbox opens as
-  // attend() hears from the peer. Errors: bad_address, unsupported (not this transport's), denied,
-  // not_found (nobody listens there), or the kernel's.
+  // attend() hears from the peer. An address that is a scheme and a colon and no more means the way
+  // back to a peer that cannot be called, if it has called us and left one open.
+  // Errors: bad_address, unsupported (not this transport's), denied, not_found (nobody listens
+  // there, or left a way back), or the kernel's.
   [[nodiscard]] virtual result<std::unique_ptr<outbox>> connect(node_id peer,
                                                                 const std::string& address) = 0;
+  // The bus directory was removed or moved away and made again: from now on peers find us in the
+  // one that `directory` names now. Links that are open go on. Errors: the kernel's; nothing
+  // changed.
+  [[nodiscard]] virtual result<void> move_to(const std::string& /*directory*/) { return {}; }
   // Memory for a payload of `bytes`, aligned to payload_align, where this transport's peers read it
   // without a copy. Errors: too_big, no_memory (the byte cap is reached; try when samples came
   // home).

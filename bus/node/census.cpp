@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
+#include <map>
+#include <utility>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -48,6 +50,28 @@ node_report report_of(const rendezvous& place, node_id id) {
   return made;
 }
 
+// Everybody's word of who is out there, as one list: who was told by the node itself knows best,
+// and then whose card is the newest.
+void gather_remotes(census& made) {
+  std::map<node_id, remote_report> found;
+  for (const node_report& node : made.nodes) {
+    if (node.life == liveness::dead) continue;
+    for (const wire::Remote& words : node.links.remotes()) {
+      const node_id id{words.card().node()};
+      if (made.find(id)) continue;
+      remote_report& one = found[id];
+      const bool better = words.speaks() != one.speaks
+                              ? words.speaks()
+                              : words.card().revision() >= one.card.revision();
+      if (one.known_to.empty() || better) one.card = words.card();
+      one.id = id;
+      one.speaks = one.speaks || words.speaks();
+      one.known_to.push_back(node.id);
+    }
+  }
+  for (auto& [id, one] : found) made.remotes.push_back(std::move(one));
+}
+
 }  // namespace
 
 liveness look_alive(int directory, node_id node) noexcept {
@@ -69,6 +93,7 @@ census take_census(const rendezvous& place) {
     if (one.card_error == errc::not_found) continue;
     made.nodes.push_back(std::move(one));
   }
+  gather_remotes(made);
   made.steady_ns = steady_ns();
   return made;
 }

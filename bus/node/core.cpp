@@ -16,10 +16,6 @@
 namespace bus {
 namespace {
 
-// What epoll says about a descriptor: the number of its transport, or one of these.
-constexpr std::uint32_t from_rendezvous = 1000;
-constexpr std::uint32_t from_timer = 1001;
-
 // A goodbye waits this long for peers that are behind.
 constexpr std::chrono::seconds linger{1};
 // Samples taken per turn when nobody says otherwise.
@@ -107,18 +103,20 @@ void core::come_up() {
   }
   open_directory();
   reception_ = std::make_unique<reception>(
-      *ledger_,
-      reception::surroundings{
-          .introduced = [this](const wire::Introduce& words) { introduced(words); },
-          .schema_seen =
-              [this](const wire::Attach& words) {
-                if (hash64(words.schema()) == 0) return;
-                static_cast<void>(rendezvous_->write_schema(words.type().hash(), words.schema()));
-              },
-          .departed =
-              [this](node_id peer) {
-                suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
-              }});
+      *ledger_, reception::surroundings{
+                    .introduced = [this](node_id from,
+                                         const wire::Introduce& words) { introduced(from, words); },
+                    .schema_seen =
+                        [this](const wire::Attach& words) {
+                          if (hash64(words.schema()) == 0) return;
+                          static_cast<void>(keep_schema(words.type().hash(), words.schema()));
+                        },
+                    .departed =
+                        [this](node_id peer) {
+                          suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
+                          directory_.fell_silent(peer);
+                          links_file_.dirty = true;
+                        }});
   open_transports();
   card_.set_version(card_version);
   card_.set_node(id_.value);
@@ -203,6 +201,7 @@ void core::open_transports() {
     const int handle = (*made)->arrivals().wait_handle();
     if (handle >= 0) watch(handle, static_cast<std::uint32_t>(transports_.size()));
     traits_.push_back((*made)->about());
+    has_called_.push_back(false);
     transports_.push_back(std::move(*made));
   }
   if (!transports_.empty()) return;
@@ -279,6 +278,7 @@ void core::pass() noexcept {
   try {
     if (sentry_ && sentry_->calls()) {
       attend();
+      hear_network();
     } else if (restless_) {
       tend();
     }
@@ -286,6 +286,24 @@ void core::pass() noexcept {
   } catch (...) {
     complain("out of memory while looking after the bus");
   }
+}
+
+// Who only publishes never takes, and still has to hear of those who want it: what a network
+// brought is heard here, as much as every subscription has room for, and one sample at least.
+void core::hear_network() {
+  std::size_t room = usual_budget;
+  for (const auto& [number, one] : subscriptions_) {
+    if (one->has_callback() || one->when_full() != drop::newest) continue;
+    room = std::min(room, one->room());
+  }
+  in_pump_ = true;
+  for (std::size_t i = 0; i < transports_.size(); ++i) {
+    if (!has_called_[i] || traits_[i].reach != reach::network) continue;
+    const std::size_t came =
+        transports_[i]->arrivals().poll(std::max<std::size_t>(1, room), *reception_);
+    has_called_[i] = came != 0;
+  }
+  in_pump_ = false;
 }
 
 std::size_t core::pump(std::size_t budget) {
@@ -296,8 +314,10 @@ std::size_t core::pump(std::size_t budget) {
   for (std::size_t i = 0; i < transports_.size() && came < budget; ++i) {
     // What lies beyond this machine calls by its descriptor; between calls it is looked at rarely,
     // since asking a network library costs more than asking shared memory.
-    if (traits_[i].reach == reach::network && !rarely) continue;
-    came += transports_[i]->arrivals().poll(budget - came, *reception_);
+    if (traits_[i].reach == reach::network && !has_called_[i] && !rarely) continue;
+    const std::size_t here = transports_[i]->arrivals().poll(budget - came, *reception_);
+    has_called_[i] = here != 0;
+    came += here;
   }
   in_pump_ = false;
   bell_->came(came);
@@ -330,11 +350,8 @@ void core::attend() {
     } else {
       inbox& arrivals = transports_[what]->arrivals();
       arrivals.attend(*reception_);
-      // On this machine the next turn takes what came, and no more than its subscriptions have room
-      // for; a network is polled rarely otherwise.
-      if (traits_[what].reach == reach::network) {
-        static_cast<void>(arrivals.poll(usual_budget, *reception_));
-      }
+      // The next turns take what came, and no more than the subscriptions have room for.
+      has_called_[what] = true;
     }
   }
   in_pump_ = false;
@@ -352,7 +369,10 @@ bool core::arm_inboxes() {
     }
   }
   for (std::size_t i = 0; i < transports_.size(); ++i) {
-    if (!transports_[i]->arrivals().arm()) return false;
+    if (!transports_[i]->arrivals().arm()) {
+      has_called_[i] = true;
+      return false;
+    }
   }
   return true;
 }
@@ -395,7 +415,9 @@ void core::set_timer() {
   for (const auto& [peer, link] : links_) next = std::min(next, link->wake_at_ns());
   for (const auto& [address, link] : calls_) next = std::min(next, link->wake_at_ns());
   for (const auto& [peer, one] : suspects_) next = std::min(next, one.look_at_ns);
-  if (!leaving_) next = std::min({next, card_file_.due_ns(), links_file_.due_ns()});
+  if (!leaving_) next = std::min(next, mend_at_ns_);
+  if (!leaving_)
+    next = std::min({next, card_file_.due_ns(), links_file_.due_ns(), introductions_.due_ns()});
   // Asked after every turn, and nearly always the same: the kernel is told of changes only.
   if (next == timer_set_ns_) return;
   timer_set_ns_ = next;

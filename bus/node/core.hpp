@@ -20,6 +20,7 @@
 #include "bus/node/tide.hpp"
 #include "bus/route/directory.hpp"
 #include "bus/route/explain.hpp"
+#include "bus/route/graveyard.hpp"
 
 #include <algorithm>
 #include <array>
@@ -169,11 +170,16 @@ class core {
   void attend();
 
  private:
+  // What epoll says about a descriptor: the number of its transport, or one of these.
+  static constexpr std::uint32_t from_rendezvous = 1000;
+  static constexpr std::uint32_t from_timer = 1001;
+
   // How many turns or publications pass between two looks at what need not be looked at each time.
   static constexpr std::uint32_t now_and_then = 64;
 
   void pass() noexcept;
   void come_up();
+  void hear_network();
   void open_directory();
   void open_transports();
   void watch(int descriptor, std::uint32_t what);
@@ -182,7 +188,7 @@ class core {
 
   void on_cards(std::vector<card_change> changes);
   void learn(const wire::Card& card, directory::origin from);
-  void forget(node_id id, directory::origin from);
+  void forget(node_id id, std::int64_t grave_ns);
   void rematch(node_id peer);
   void rematch(publication& source);
   void want(publication& source, node_id peer);
@@ -192,12 +198,15 @@ class core {
   void note_mismatch(const publication& source, node_id peer, const wire::Interest& interest);
 
   void call_peers();
-  void introduced(const wire::Introduce& words);
-  [[nodiscard]] wire::Introduce introduction() const;
+  void introduced(node_id from, const wire::Introduce& words);
+  [[nodiscard]] wire::Introduce introduction();
   void introduce_everywhere();
 
   void tend();
   void check_suspects(std::int64_t now);
+  void mend_directory(std::int64_t now);
+  [[nodiscard]] std::error_code restore_directory();
+  [[nodiscard]] result<void> keep_schema(std::uint64_t hash, const std::string& schema);
   void keep_books();
   void set_timer();
   void card_changed();
@@ -214,9 +223,11 @@ class core {
   std::unique_ptr<ledger_file> ledger_;
   std::vector<std::unique_ptr<transport>> transports_;
   std::vector<traits> traits_;
+  std::vector<bool> has_called_;  // the transport has something, or had when it was last polled
   std::unique_ptr<reception> reception_;
   std::unique_ptr<sentry> sentry_;
   directory directory_;
+  graveyard graves_;
   wire::Card card_;
 
   std::map<std::uint32_t, std::unique_ptr<publication>> publications_;
@@ -233,10 +244,18 @@ class core {
   };
   std::unordered_map<node_id, suspect> suspects_;
   std::vector<std::string> troubles_;
+  // What we wrote of schemas, to write it again when somebody removes the directory.
+  std::unordered_map<std::uint64_t, std::string> schemas_;
+  std::size_t schemas_bytes_ = 0;
+  std::int64_t mend_at_ns_ = INT64_MAX;  // when to mend the directory; never: it is whole
+  std::int64_t mend_pause_ns_ = 0;       // after it could not be mended
+  std::int64_t look_at_ns_ = 0;          // before that, who waits at a pipe does not look again
   bool restless_ = false;
   bool in_pump_ = false;
   bool leaving_ = false;
   paced_file card_file_{.at_once = 4, .pause_ns = 20'000'000};
+  // What we say to those whom we know over a network.
+  paced_file introductions_{.at_once = 4, .pause_ns = 20'000'000};
   paced_file links_file_{.at_once = 2, .pause_ns = 100'000'000};
   std::int64_t timer_set_ns_ = INT64_MAX;  // for when the timer is set; never
   std::uint32_t turns_ = 0;

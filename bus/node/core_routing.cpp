@@ -14,9 +14,22 @@ namespace {
 // A node known over a network is forgotten after so many rounds in which no way led to it: with the
 // pauses of peer_link about five seconds.
 constexpr unsigned rounds_until_forgotten = 8;
+// Hearsay of a node that we have forgotten is not believed for so long. Whoever vouches for one
+// that is gone learns of it within about 10 s: a heartbeat that is missed, and its own rounds. A
+// death that was proved is certain; who could not be reached may be back, and speaks for itself
+// then.
+constexpr std::int64_t grave_of_dead_ns = 60'000'000'000;
+constexpr std::int64_t grave_of_lost_ns = 10'000'000'000;
 // A hang-up is watched this long for the death behind it; the kernel drops locks within
 // microseconds of closing sockets, unless the machine is starved.
 constexpr std::int64_t suspicion_ns = 1'000'000'000;
+// `rm -rf` removes a directory after what is in it, and fails if something new is there: it gets
+// this long after a file of ours went. When mending fails, the next attempt comes later and later.
+constexpr std::int64_t calm_ns = 50'000'000;
+constexpr std::int64_t mend_pause_max_ns = 60'000'000'000;
+// Who waits at a pipe is not told, and looks in passing, this often at the most.
+constexpr std::int64_t look_pause_ns = 1'000'000'000;
+constexpr std::size_t schemas_bytes_max = 64 << 20;
 
 wire::Type to_wire(const type_info& type) {
   wire::Type words;
@@ -31,6 +44,9 @@ wire::Type to_wire(const type_info& type) {
                                   "' is refused: " + std::string(reason(verdict.fault)) +
                                   " (at byte " + std::to_string(verdict.at) + ")");
 }
+
+// Known over a network, and not as a neighbour in the bus directory.
+bool is_remote(const known_node& one) { return one.network && !one.local; }
 
 bool has_network_address(const wire::Card& card) {
   return std::any_of(card.addresses().begin(), card.addresses().end(), [](const std::string& one) {
@@ -54,7 +70,7 @@ publication& core::advertise(const std::string& topic, const type_info& type) {
   source.head.type_hash = type.hash;
   source.row = &ledger_->take(row_kind::publisher, source.number);
   if (type.hash != 0) {
-    if (auto kept = rendezvous_->write_schema(type.hash, type.schema); !kept) {
+    if (auto kept = keep_schema(type.hash, type.schema); !kept) {
       complain("schema of " + type.name + " not written: " + kept.error().message());
     }
   }
@@ -99,7 +115,7 @@ std::shared_ptr<subscription> core::subscribe(const std::string& pattern, const 
   if (type) *wanted.interest.mutable_type() = to_wire(*type);
   if (type && type->hash != 0) {
     // So that `bus pub` can make what we wait for, before anybody has published it.
-    if (auto kept = rendezvous_->write_schema(type->hash, type->schema); !kept) {
+    if (auto kept = keep_schema(type->hash, type->schema); !kept) {
       complain("schema of " + type->name + " not written: " + kept.error().message());
     }
   }
@@ -148,8 +164,8 @@ void core::card_changed() {
   card_file_.dirty = true;
   // A node is its own peer: its publishers may meet its own subscriptions.
   learn(card_, directory::origin::local);
+  introductions_.dirty = true;
   flush_files();
-  introduce_everywhere();
 }
 
 void core::on_cards(std::vector<card_change> changes) {
@@ -164,14 +180,22 @@ void core::on_cards(std::vector<card_change> changes) {
       continue;
     } else {
       suspects_.erase(change.node);
-      forget(change.node, directory::origin::local);
+      forget(change.node, grave_of_dead_ns);
     }
   }
 }
 
 void core::learn(const wire::Card& card, directory::origin from) {
-  if (!directory_.upsert(card, from)) return;
   const node_id peer{card.node()};
+  if (from != directory::origin::hearsay) {
+    graves_.raise(peer);
+  } else if (graves_.holds(peer, steady_ns())) {
+    return;
+  }
+  if (!directory_.upsert(card, from)) return;
+  // To itself, if it is new over a network; to those who should meet it, if we vouch for it.
+  introductions_.dirty =
+      introductions_.dirty || directory_.find(peer)->network || has_network_address(card);
   const auto link = links_.find(peer);
   if (link != links_.end()) {
     link->second->set_ways(rank_ways(traits_, *directory_.find(peer)), card.name());
@@ -186,8 +210,9 @@ void core::learn(const wire::Card& card, directory::origin from) {
   restless_ = true;
 }
 
-void core::forget(node_id id, directory::origin from) {
-  if (!directory_.remove(id, from)) return;
+void core::forget(node_id id, std::int64_t grave_ns) {
+  if (!directory_.remove(id)) return;
+  graves_.bury(id, steady_ns() + grave_ns);
   std::erase_if(mismatches_, [&](const auto& one) { return one.first.second == id; });
   drop_link(id);
 }
@@ -298,11 +323,18 @@ void core::call_peers() {
   }
 }
 
-wire::Introduce core::introduction() const {
+wire::Introduce core::introduction() {
   wire::Introduce words;
   *words.mutable_card() = card_;
   for (const auto& [id, known] : directory_.nodes()) {
-    if (id != id_ && has_network_address(known.card)) *words.add_others() = known.card;
+    // We vouch for those whose life we have proof of, and pass on no rumours.
+    if (id == id_ || !(known.local || known.speaks) || !has_network_address(known.card)) continue;
+    if (known.local && !is_alive(rendezvous_->directory(), id)) {
+      // Nobody told us, since no link of ours ended with it.
+      suspects_.try_emplace(id, suspect{.look_at_ns = 0, .pause_ns = 1'000'000});
+      continue;
+    }
+    *words.add_others() = known.card;
   }
   return words;
 }
@@ -310,27 +342,24 @@ wire::Introduce core::introduction() const {
 void core::introduce_everywhere() {
   const bool anybody =
       !calls_.empty() || std::any_of(directory_.nodes().begin(), directory_.nodes().end(),
-                                     [](const auto& one) { return one.second.network; });
+                                     [](const auto& one) { return is_remote(one.second); });
   if (!anybody || leaving_) return;
   const wire::Introduce words = introduction();
   for (auto& [address, link] : calls_) link->introduce(words);
   for (const auto& [id, known] : directory_.nodes()) {
-    if (known.network && id != id_) link_to(id).introduce(words);
+    if (is_remote(known)) link_to(id).introduce(words);
   }
   restless_ = true;
 }
 
-void core::introduced(const wire::Introduce& words) {
-  bool news = false;
-  const auto hear = [&](const wire::Card& card) {
-    const node_id id{card.node()};
-    if (id == id_ || id == node_id{}) return;
-    news = !directory_.find(id) || news;
-    learn(card, directory::origin::network);
-  };
-  hear(words.card());
-  for (const wire::Card& other : words.others()) hear(other);
-  if (news) introduce_everywhere();
+void core::introduced(node_id from, const wire::Introduce& words) {
+  // Everybody speaks for itself first; who gives another's card for its own is not believed at all.
+  if (from == id_ || from == node_id{} || words.card().node() != from.value) return;
+  learn(words.card(), directory::origin::itself);
+  for (const wire::Card& other : words.others()) {
+    if (other.node() == 0 || other.node() == id_.value || !has_network_address(other)) continue;
+    learn(other, directory::origin::hearsay);
+  }
 }
 
 // Steps every link that has something to do, and drops those that have nothing left to do.
@@ -343,7 +372,11 @@ void core::tend() {
     links_file_.dirty = link->step(now) || links_file_.dirty;
     if (link->take_doubt()) suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
     const known_node* const known = directory_.find(peer);
-    const bool network = known && known->network && !known->local;
+    const bool network = known && is_remote(*known);
+    // Whoever was met over a network is called again, so that we learn whether it is still there.
+    if (network && !leaving_ && !link->open() && !link->restless()) {
+      link->introduce(introduction());
+    }
     if (!network && link->useless()) finished.push_back(peer);
     if (network && link->failures() >= rounds_until_forgotten) lost.push_back(peer);
     restless_ = restless_ || link->restless();
@@ -354,7 +387,8 @@ void core::tend() {
     restless_ = restless_ || link->restless();
   }
   for (const node_id peer : finished) drop_link(peer);
-  for (const node_id peer : lost) forget(peer, directory::origin::network);
+  for (const node_id peer : lost) forget(peer, grave_of_lost_ns);
+  mend_directory(now);
   check_suspects(now);
   flush_files();
   set_timer();
@@ -386,7 +420,7 @@ void core::check_suspects(std::int64_t now) {
         }
         return std::nullopt;
       });
-      forget(peer, directory::origin::local);
+      forget(peer, grave_of_dead_ns);
       at = suspects_.erase(at);
       continue;
     }
@@ -394,6 +428,60 @@ void core::check_suspects(std::int64_t now) {
     look.pause_ns *= 2;
     at = !local || look.pause_ns > suspicion_ns ? suspects_.erase(at) : std::next(at);
   }
+}
+
+result<void> core::keep_schema(std::uint64_t hash, const std::string& schema) {
+  if (schemas_bytes_ + schema.size() <= schemas_bytes_max &&
+      schemas_.emplace(hash, schema).second) {
+    schemas_bytes_ += schema.size();
+  }
+  return rendezvous_->write_schema(hash, schema);
+}
+
+// Somebody removed the bus directory, or files of ours in it. Once it is calm, all that we had
+// there is put back: who comes later finds us, and no link has noticed anything.
+void core::mend_directory(std::int64_t now) {
+  if (leaving_) return;
+  if (mend_at_ns_ == INT64_MAX) {
+    // Events tell of it; only who waits at a pipe has to look, in passing.
+    if (rendezvous_->waits_at_pipe() && now < std::exchange(look_at_ns_, now + look_pause_ns)) {
+      return;
+    }
+    if (!rendezvous_->is_disturbed()) return;
+    mend_at_ns_ = now + calm_ns;
+  }
+  if (now < mend_at_ns_) return;
+  mend_at_ns_ = INT64_MAX;
+  if (const std::error_code failed = restore_directory()) {
+    complain("the bus directory " + rendezvous_->path() +
+             " was removed and cannot be made again: " + failed.message());
+    mend_pause_ns_ = std::clamp(2 * mend_pause_ns_, calm_ns, mend_pause_max_ns);
+    mend_at_ns_ = now + mend_pause_ns_;
+  } else {
+    mend_pause_ns_ = 0;
+  }
+}
+
+std::error_code core::restore_directory() {
+  auto renewed = rendezvous_->renew();
+  if (!renewed) return renewed.error();
+  try {
+    if (*renewed) watch(rendezvous_->wait_handle(), from_rendezvous);
+  } catch (const error& refused) {
+    return refused.code();
+  }
+  // The lock before the card: a card without one is a dead node's.
+  if (auto moved = ledger_->move_to(rendezvous_->directory()); !moved) return moved.error();
+  for (const auto& one : transports_) {
+    if (auto moved = one->move_to(rendezvous_->path()); !moved) return moved.error();
+  }
+  for (const auto& [hash, schema] : schemas_) {
+    if (auto kept = rendezvous_->write_schema(hash, schema); !kept) return kept.error();
+  }
+  if (auto written = rendezvous_->write_card(card_); !written) return written.error();
+  links_file_.dirty = true;
+  on_cards(rendezvous_->changes());
+  return {};
 }
 
 void core::flush_files() {
@@ -408,6 +496,11 @@ void core::flush_files() {
     }
     card_file_.write_took(began, steady_ns());
   }
+  if (const std::int64_t began = steady_ns(); introductions_.is_due(began)) {
+    introductions_.dirty = false;
+    introduce_everywhere();
+    introductions_.write_took(began, steady_ns());
+  }
   if (const std::int64_t began = steady_ns(); links_file_.is_due(began)) {
     links_file_.dirty = false;
     wire::Links links;
@@ -416,7 +509,7 @@ void core::flush_files() {
     static_cast<void>(rendezvous_->write_links(links));
     links_file_.write_took(began, steady_ns());
   }
-  if (card_file_.dirty || links_file_.dirty) set_timer();
+  if (card_file_.dirty || links_file_.dirty || introductions_.dirty) set_timer();
 }
 
 void core::fill_links(wire::Links& links) const {
@@ -444,6 +537,12 @@ void core::fill_links(wire::Links& links) const {
     match.set_peer(key.second.value);
     match.set_subscription(mismatch.first);
     match.set_verdict(mismatch.second);
+  }
+  for (const auto& [id, known] : directory_.nodes()) {
+    if (!is_remote(known)) continue;
+    wire::Remote& remote = *links.add_remotes();
+    *remote.mutable_card() = known.card;
+    remote.set_speaks(known.speaks);
   }
   for (const std::string& trouble : troubles_) links.add_troubles(trouble);
 }

@@ -68,22 +68,43 @@ ledger_entry copy_of(const ledger_row& row) noexcept {
   return entry;
 }
 
+// A ledger's file, locked and with room for so many rows, all zero.
+result<fd> make_locked(int directory, node_id node, std::uint32_t rows) noexcept {
+  const std::string name = file_name(node);
+  fd file(::openat(directory, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640));
+  if (!file) return unexpected(last_system_error());
+  // Locked before it has a byte, so that nobody can take a ledger with content for a dead one's.
+  std::error_code failed;
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+    failed = last_system_error();
+  } else if (const int full = reserve(file.get(), bytes_for(rows))) {
+    failed = system_error_of(full);
+  }
+  if (!failed) return file;
+  ::unlinkat(directory, name.c_str(), 0);
+  return unexpected(failed);
+}
+
+// Whether the name still leads to this file.
+bool is_there(int directory, node_id node, int file) noexcept {
+  struct stat ours {};
+  struct stat found {};
+  return ::fstat(file, &ours) == 0 &&
+         ::fstatat(directory, file_name(node).c_str(), &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+         ours.st_dev == found.st_dev && ours.st_ino == found.st_ino;
+}
+
 }  // namespace
 
 result<std::unique_ptr<ledger_file>> ledger_file::create(int directory, node_id node) {
   std::unique_ptr<ledger_file> made(new ledger_file);
-  const std::string name = file_name(node);
-  made->file_ = fd(::openat(directory, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640));
-  if (!made->file_) return unexpected(last_system_error());
+  auto locked = make_locked(directory, node, first_capacity);
+  if (!locked) return unexpected(locked.error());
+  made->file_ = std::move(*locked);
   const auto abandon = [&](std::error_code why) {
-    ::unlinkat(directory, name.c_str(), 0);
+    ::unlinkat(directory, file_name(node).c_str(), 0);
     return unexpected(why);
   };
-  // Locked before it has a byte, so that nobody can take a ledger with content for a dead one's.
-  if (::flock(made->file_.get(), LOCK_EX | LOCK_NB) != 0) return abandon(last_system_error());
-  if (const int failed = reserve(made->file_.get(), bytes_for(first_capacity))) {
-    return abandon(system_error_of(failed));
-  }
   void* const at = ::mmap(nullptr, range_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
                           made->file_.get(), 0);
   if (at == MAP_FAILED) return abandon(last_system_error());
@@ -99,6 +120,35 @@ result<std::unique_ptr<ledger_file>> ledger_file::create(int directory, node_id 
 
 ledger_file::~ledger_file() {
   if (map_) ::munmap(map_, range_bytes);
+}
+
+result<void> ledger_file::move_to(int directory) {
+  if (is_there(directory, node(), file_.get())) return {};
+  auto locked = make_locked(directory, node(), capacity_);
+  if (!locked) return unexpected(locked.error());
+  const auto abandon = [&](std::error_code why) {
+    ::unlinkat(directory, file_name(node()).c_str(), 0);
+    return unexpected(why);
+  };
+  const std::size_t used = bytes_for(capacity_);
+  for (std::size_t written = 0; written < used;) {
+    const ssize_t put =
+        ::pwrite(locked->get(), map_ + written, used - written, static_cast<off_t>(written));
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) return abandon(last_system_error());
+    written += static_cast<std::size_t>(put);
+  }
+  // In the place of the old one, at once: everybody counts on in the same rows.
+  if (::mmap(map_, range_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
+             locked->get(), 0) == MAP_FAILED) {
+    return abandon(last_system_error());
+  }
+  file_ = std::move(*locked);
+  return {};
+}
+
+node_id ledger_file::node() const noexcept {
+  return node_id{reinterpret_cast<const ledger_header*>(map_)->node};
 }
 
 ledger_row* ledger_file::rows() const noexcept {

@@ -27,6 +27,11 @@ class ledger_file {
   ledger_file(const ledger_file&) = delete;
   ledger_file& operator=(const ledger_file&) = delete;
 
+  // Somebody removed the file, or its directory: goes on in a new one under this directory. All
+  // rows stay where they are, with what they count. Nothing happens if the file is there. Errors:
+  // as create(); then the old one goes on.
+  [[nodiscard]] result<void> move_to(int directory);
+
   // A zeroed row. When the file system is full or the range is used up, a row in private memory:
   // the counting goes on, but nobody else sees it, and `overflowed()` says so.
   [[nodiscard]] ledger_row& take(row_kind kind, std::uint32_t number, node_id peer = {},
@@ -40,6 +45,7 @@ class ledger_file {
   ledger_file() = default;
   [[nodiscard]] bool grow() noexcept;
   [[nodiscard]] ledger_row* rows() const noexcept;
+  [[nodiscard]] node_id node() const noexcept;
 
   fd file_;
   std::byte* map_ = nullptr;

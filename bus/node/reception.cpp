@@ -158,7 +158,7 @@ void reception::control(const sample& arrived) {
       }
       break;
     case wire::Control::kIntroduce:
-      around_.introduced(words.introduce());
+      around_.introduced(from, words.introduce());
       break;
     case wire::Control::WHAT_NOT_SET:
       ++strays_;

@@ -31,7 +31,7 @@ class reception final : public sink {
  public:
   // What the reception asks of the node around it.
   struct surroundings {
-    std::function<void(const wire::Introduce&)> introduced;
+    std::function<void(node_id from, const wire::Introduce&)> introduced;
     std::function<void(const wire::Attach&)> schema_seen;
     // A peer's way into us has ended; bury() it when it is proved dead.
     std::function<void(node_id)> departed;

@@ -26,9 +26,12 @@ namespace {
 constexpr off_t file_bytes_max = 256 << 20;
 constexpr std::string_view card_suffix = ".card";
 constexpr const char* waiting = "waiting";
+constexpr const char* schemas = "schemas";
 constexpr std::array<const char*, 4> suffixes = {".card", ".links", ".ledger", ".sock"};
 
-std::string schema_name(std::uint64_t hash) { return "schemas/" + to_hex(hash) + ".fds"; }
+std::string schema_name(std::uint64_t hash) {
+  return std::string(schemas) + "/" + to_hex(hash) + ".fds";
+}
 
 std::string pipe_name(node_id node) { return std::string(waiting) + "/" + to_hex(node.value); }
 
@@ -84,11 +87,12 @@ std::string default_directory() {
 result<rendezvous> rendezvous::open(const std::string& path, node_id self) {
   rendezvous opened;
   opened.path_ = path;
+  opened.self_ = self;
   if (auto made = make_directories(path); !made) return unexpected(made.error());
   opened.directory_ = fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!opened.directory_) return unexpected(last_system_error());
   if (auto allowed = check_owner(opened.directory()); !allowed) return unexpected(allowed.error());
-  if (::mkdirat(opened.directory(), "schemas", 0770) != 0 && errno != EEXIST) {
+  if (::mkdirat(opened.directory(), schemas, 0770) != 0 && errno != EEXIST) {
     return unexpected(last_system_error());
   }
   auto watched = opened.watch();
@@ -114,7 +118,8 @@ result<void> rendezvous::watch() noexcept {
   // Through the descriptor, so that it is the same directory whatever happened to its name.
   const std::string itself = "/proc/self/fd/" + std::to_string(directory());
   // Not IN_MOVED_FROM: each file that is replaced would call twice.
-  constexpr std::uint32_t events = IN_MOVED_TO | IN_DELETE | IN_ONLYDIR;
+  constexpr std::uint32_t events =
+      IN_MOVED_TO | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
   if (::inotify_add_watch(watch_.get(), itself.c_str(), events) < 0) {
     return unexpected(last_system_error());
   }
@@ -169,7 +174,11 @@ void rendezvous::read_watch(std::vector<node_id>& touched) {
       const auto* const event = reinterpret_cast<const inotify_event*>(at);
       at += sizeof(inotify_event) + event->len;
       if ((event->mask & IN_Q_OVERFLOW) != 0) scan_due_ = true;
+      if ((event->mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED | IN_UNMOUNT)) != 0) {
+        disturbed_ = true;
+      }
       if (event->len == 0) continue;
+      if ((event->mask & IN_DELETE) != 0 && is_own(event->name)) disturbed_ = true;
       if (const auto node = card_of(event->name)) touched.push_back(*node);
     }
   }
@@ -215,6 +224,43 @@ std::vector<card_change> rendezvous::changes() {
     }
   }
   return changed;
+}
+
+// The path leads to the directory that we hold.
+bool rendezvous::is_where_it_was() const noexcept {
+  struct stat held {};
+  struct stat found {};
+  return ::fstat(directory(), &held) == 0 && ::stat(path_.c_str(), &found) == 0 &&
+         held.st_dev == found.st_dev && held.st_ino == found.st_ino;
+}
+
+bool rendezvous::is_own(std::string_view name) const noexcept {
+  if (name == schemas) return true;
+  const std::string own = to_hex(self_.value);
+  return name.starts_with(own) && std::any_of(suffixes.begin(), suffixes.end(), [&](auto suffix) {
+           return name.substr(own.size()) == suffix;
+         });
+}
+
+bool rendezvous::is_disturbed() const noexcept {
+  if (!waits_at_pipe()) return disturbed_;
+  return !is_where_it_was() || ::faccessat(directory(), pipe_name(self_).c_str(), F_OK, 0) != 0;
+}
+
+result<bool> rendezvous::renew() {
+  if (!waits_at_pipe() && is_where_it_was()) {
+    if (::mkdirat(directory(), schemas, 0770) != 0 && errno != EEXIST) {
+      return unexpected(last_system_error());
+    }
+    disturbed_ = false;
+    return false;
+  }
+  auto again = open(path_, self_);
+  if (!again) return unexpected(again.error());
+  // In a directory that only moved, our files would show a node that lives there.
+  if (!is_where_it_was()) remove(self_);
+  *this = std::move(*again);
+  return true;
 }
 
 result<void> rendezvous::replace(const std::string& name, const std::string& bytes) {

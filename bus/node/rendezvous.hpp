@@ -5,7 +5,11 @@
 // "How does B know?" inotify says which card changed, then that card is read; after an overflow,
 // all are read again. A user may have few inotify instances (128 on many machines): a node that
 // gets none puts a named pipe into waiting/, and whoever changes a card writes its number there.
-// Nothing polls. What a file says is data from a stranger: its size is bounded,
+// Nothing polls.
+//
+// Somebody may remove the directory under a live bus, or move it away. The kernel does not tell of
+// that while we hold it open; it tells of our own files, which go first, and then we look: renew().
+// What a file says is data from a stranger: its size is bounded,
 // a symbolic link is not followed, and a card that does not decode is passed over.
 #pragma once
 
@@ -18,6 +22,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace bus {
@@ -47,6 +52,14 @@ class rendezvous {
   // are not told. Reads files; does not wait.
   [[nodiscard]] std::vector<card_change> changes();
 
+  // Whether somebody else has removed or moved away the directory or files of ours in it, as far as
+  // changes() has heard. Nobody tells who waits at a pipe: that one looks, with two system calls.
+  [[nodiscard]] bool is_disturbed() const noexcept;
+  // Opens what the path names now, or makes it again, with the checks of open(). True: it is
+  // another directory, without a file of ours, and wait_handle() is another one; changes() tells
+  // all that is there. Errors: as open(); nothing has changed then.
+  [[nodiscard]] result<bool> renew();
+
   // Whether we wait at a pipe, since the kernel had no inotify instance left.
   [[nodiscard]] bool waits_at_pipe() const noexcept { return pipe_bytes_ != 0; }
 
@@ -67,6 +80,8 @@ class rendezvous {
   rendezvous() = default;
   [[nodiscard]] result<void> watch() noexcept;
   [[nodiscard]] result<void> wait_at_pipe(node_id self) noexcept;
+  [[nodiscard]] bool is_where_it_was() const noexcept;
+  [[nodiscard]] bool is_own(std::string_view name) const noexcept;
   void read_watch(std::vector<node_id>& touched);
   void read_pipe(std::vector<node_id>& touched);
   void call_those_who_wait(node_id changed) const noexcept;
@@ -74,10 +89,12 @@ class rendezvous {
   [[nodiscard]] result<std::string> read(const std::string& name) const;
 
   std::string path_;
+  node_id self_;
   fd directory_;
   fd watch_;  // inotify, or the pipe
   std::size_t pipe_bytes_ = 0;
   bool scan_due_ = true;
+  bool disturbed_ = false;
 };
 
 }  // namespace bus

@@ -39,10 +39,20 @@ struct node_report {
   bool looks_stopped = false;
 };
 
+// A node on another machine. What is known of it, the nodes of this directory say in their links:
+// its books are where it is.
+struct remote_report {
+  node_id id;
+  wire::Card card;
+  bool speaks = false;            // to one of our nodes at least; else it is hearsay
+  std::vector<node_id> known_to;  // our nodes that know it
+};
+
 struct census {
   std::string directory;
   std::int64_t steady_ns = 0;  // when it was read
   std::vector<node_report> nodes;
+  std::vector<remote_report> remotes = {};  // none of them among the nodes
 
   [[nodiscard]] const node_report* find(node_id id) const noexcept {
     for (const node_report& one : nodes) {

@@ -7,16 +7,28 @@ bool types_agree(const wire::Type& advertised, const wire::Interest& interest) {
   return interest.type().hash() == advertised.hash() && interest.type().name() == advertised.name();
 }
 
+void directory::count(const known_node& one, std::ptrdiff_t by) noexcept {
+  if (!one.local && !one.speaks) by_hearsay_ += static_cast<std::size_t>(by);
+}
+
 bool directory::upsert(const wire::Card& card, origin from) {
   const node_id id{card.node()};
-  auto [at, fresh] = nodes_.try_emplace(id);
-  known_node& known = at->second;
+  const bool fresh = !nodes_.contains(id);
+  if (fresh && from == origin::hearsay && by_hearsay_ >= hearsay_max) return false;
+  known_node& known = nodes_[id];
   const bool was_local = known.local;
-  (from == origin::local ? known.local : known.network) = true;
+  const bool spoke = known.speaks;
+  if (from == origin::hearsay && (was_local || spoke)) return false;
+  if (!fresh) count(known, -1);
+  known.local = known.local || from == origin::local;
+  known.network = known.network || from != origin::local;
+  known.speaks = known.speaks || from == origin::itself;
+  count(known, 1);
   if (!fresh) {
-    if (from == origin::network && was_local) return false;
-    const bool first_local = from == origin::local && !was_local;
-    if (card.revision() <= known.card.revision() && !first_local) return false;
+    if (from == origin::itself && was_local) return false;
+    // Whoever knows better is believed, whatever the others said.
+    const bool better = (from == origin::local && !was_local) || (from == origin::itself && !spoke);
+    if (card.revision() <= known.card.revision() && !better) return false;
     unindex(id, known.card);
   }
   known.card = card;
@@ -24,11 +36,17 @@ bool directory::upsert(const wire::Card& card, origin from) {
   return true;
 }
 
-bool directory::remove(node_id id, origin from) {
+void directory::fell_silent(node_id id) {
+  const auto at = nodes_.find(id);
+  if (at == nodes_.end() || !at->second.speaks) return;
+  at->second.speaks = false;
+  count(at->second, 1);
+}
+
+bool directory::remove(node_id id) {
   const auto at = nodes_.find(id);
   if (at == nodes_.end()) return false;
-  (from == origin::local ? at->second.local : at->second.network) = false;
-  if (at->second.local || at->second.network) return false;
+  count(at->second, -1);
   unindex(id, at->second.card);
   nodes_.erase(at);
   return true;

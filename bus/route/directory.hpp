@@ -1,12 +1,18 @@
 // The nodes that are known, by their cards, and the question that routing asks all the time: whose
-// interests does this topic meet? Cards come from the bus directory (local) or from introductions
-// over a network; a node that is known both ways is one node, and its local card is believed.
+// interests does this topic meet? Cards come from three mouths, and each is believed over the next:
+// the bus directory, whose locks prove life (local); the node itself, over a network; and hearsay,
+// which is what a node that has met it says of it.
+//
+// Only what is first-hand is passed on: a node vouches for those in its bus directory and for those
+// that speak to it, and for nobody else. So no rumour of a dead node can go round in circles: who
+// vouches for it has noticed its death, or soon will.
 #pragma once
 
 #include "bus/base/ids.hpp"
 #include "bus/topic/match_tree.hpp"
 #include "schemas/bus/card.pb.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <unordered_map>
@@ -22,6 +28,7 @@ struct known_node {
   wire::Card card;
   bool local = false;    // its card lies in our bus directory
   bool network = false;  // it was introduced over a network
+  bool speaks = false;   // over a network, for itself; its way into us has not ended
 };
 
 // Whether samples of an advertised type may go to this interest: an interest without a type takes
@@ -30,13 +37,17 @@ struct known_node {
 
 class directory {
  public:
-  enum class origin : std::uint8_t { local, network };
+  enum class origin : std::uint8_t { local, itself, hearsay };
+  // What hearsay may teach us, in all: as many as may call us.
+  static constexpr std::size_t hearsay_max = 1000;
 
-  // Takes a card. False: it says nothing new (an older or equal revision, or a network card of a
-  // node whose local card we have).
+  // Takes a card. False: it says nothing new (an older or equal revision, or the word of somebody
+  // who is believed less than whom we know it from), or too many are known by hearsay.
   bool upsert(const wire::Card& card, origin from);
-  // Forgets one way of knowing a node; true when it is not known in any other way and is gone.
-  bool remove(node_id id, origin from);
+  // A node's way into us has ended: what it said of itself is hearsay from now on.
+  void fell_silent(node_id id);
+  // Forgets a node; false when it was not known.
+  bool remove(node_id id);
 
   [[nodiscard]] const known_node* find(node_id id) const;
   [[nodiscard]] const std::unordered_map<node_id, known_node>& nodes() const { return nodes_; }
@@ -51,10 +62,12 @@ class directory {
   }
 
  private:
+  void count(const known_node& one, std::ptrdiff_t by) noexcept;
   void index(node_id id, const wire::Card& card);
   void unindex(node_id id, const wire::Card& card);
 
   std::unordered_map<node_id, known_node> nodes_;
+  std::size_t by_hearsay_ = 0;                  // nodes that are neither local nor speak
   match_tree tree_;                             // pattern -> slot
   std::vector<std::pair<node_id, int>> slots_;  // slot -> interest of a node
   std::vector<std::uint32_t> free_slots_;

@@ -21,7 +21,13 @@ std::vector<way> rank_ways(std::span<const traits> ours, const known_node& peer)
     for (const std::string& address : peer.card.addresses()) {
       if (scheme_of(address) == one.scheme) one.address = address;
     }
-    if (one.address.empty()) {
+    const bool remote = peer.network && !peer.local;
+    if (one.address.empty() && remote && ours[i].reach == reach::network) {
+      // It cannot be called, so it may have opened a line to us.
+      one.address = one.scheme + ":";
+      one.worth_trying = true;
+      one.verdict = "not tried: a cheaper way is open";
+    } else if (one.address.empty()) {
       one.verdict = "the peer has no " + one.scheme + " address";
     } else if (ours[i].reach != reach::network && !peer.local) {
       one.verdict = "no common bus directory: the peer is known over the network only";

@@ -38,11 +38,18 @@ const wire::Interest* find_interest(const node_report& node, std::uint32_t numbe
 class selection {
  public:
   selection(const census& seen, std::string about) : about_(std::move(about)) {
-    for (const node_report& node : seen.nodes) names_a_node_ = names_a_node_ || is(node);
+    for (const node_report& node : seen.nodes) {
+      names_a_node_ = names_a_node_ || is(node.id, node.card);
+    }
+    for (const remote_report& node : seen.remotes) {
+      names_a_node_ = names_a_node_ || is(node.id, node.card);
+    }
   }
   // It asks for nodes with all that they have.
   [[nodiscard]] bool whole_nodes() const { return about_.empty() || names_a_node_; }
-  [[nodiscard]] bool takes(const node_report& node) const { return !names_a_node_ || is(node); }
+  [[nodiscard]] bool takes(node_id id, const wire::Card& card) const {
+    return !names_a_node_ || is(id, card);
+  }
   [[nodiscard]] bool takes(const wire::Advertisement* words) const {
     return whole_nodes() || (words && matches(about_, words->topic()));
   }
@@ -51,8 +58,8 @@ class selection {
   }
 
  private:
-  [[nodiscard]] bool is(const node_report& node) const {
-    return node.card.name() == about_ || to_hex(node.id.value) == about_;
+  [[nodiscard]] bool is(node_id id, const wire::Card& card) const {
+    return card.name() == about_ || to_hex(id.value) == about_;
   }
   std::string about_;
   bool names_a_node_ = false;
@@ -60,6 +67,9 @@ class selection {
 
 std::string name_of_peer(const census& seen, node_id peer, const wire::Links& links) {
   if (const node_report* const node = seen.find(peer)) return name_text(*node);
+  for (const remote_report& node : seen.remotes) {
+    if (node.id == peer) return clean(node.card.name());
+  }
   for (const wire::Link& link : links.links()) {
     if (link.peer() == peer.value && !link.peer_name().empty()) return clean(link.peer_name());
   }
@@ -198,13 +208,66 @@ json rows_of(const census& seen, const node_report& node, const selection& wante
   return rows;
 }
 
+// What a node on another machine has that the question is about, as its card says. Its books are
+// where it is; ours of it are among the links and sources of our nodes.
+json remote_rows(const remote_report& node, const selection& wanted) {
+  json rows = json::array();
+  for (const wire::Advertisement& words : node.card.advertisements()) {
+    if (!wanted.takes(&words)) continue;
+    rows.push_back({{"kind", "publisher"},
+                    {"number", words.publisher()},
+                    {"topic", words.topic()},
+                    {"type", type_text(words)}});
+  }
+  for (const wire::Interest& words : node.card.interests()) {
+    if (!wanted.takes(&words)) continue;
+    rows.push_back({{"kind", "subscription"},
+                    {"number", words.subscription()},
+                    {"pattern", words.pattern()},
+                    {"type", type_text(words)}});
+  }
+  return rows;
+}
+
+// True: there was something to tell.
+bool tell_remotes(const census& seen, const selection& wanted, bool as_json, console& out) {
+  bool told = false;
+  for (const remote_report& node : seen.remotes) {
+    const json rows = remote_rows(node, wanted);
+    if (!wanted.takes(node.id, node.card) || (rows.empty() && !wanted.whole_nodes())) continue;
+    told = true;
+    const std::string place = place_text(node.card);
+    const std::string life = node.speaks ? "speaks" : "hearsay";
+    if (as_json) {
+      const json words = {{"node", node.card.name()},
+                          {"id", to_hex(node.id.value)},
+                          {"pid", node.card.pid()},
+                          {"life", life},
+                          {"host", place},
+                          {"error", ""},
+                          {"books", rows}};
+      out.line(words.dump(-1, ' ', false, json::error_handler_t::replace));
+      continue;
+    }
+    out.line(out.bold(clean(node.card.name())) + fmt::format("  {}  at {}  {}, its books are there",
+                                                             to_hex(node.id.value), place, life));
+    for (const json& row : rows) {
+      const std::string kind = row["kind"];
+      const std::string name = row[kind == "publisher" ? "topic" : "pattern"];
+      out.line(fmt::format("  {} {}  {}  {}", kind, row["number"].dump(), clean(name),
+                           row["type"].get<std::string>()));
+    }
+  }
+  return told;
+}
+
 exit_code info(const info_options& options) {
   const census seen = look(options);
   const selection wanted(seen, options.about);
   console out;
   bool told = false;
   for (const node_report& node : seen.nodes) {
-    if (!wanted.takes(node)) continue;
+    if (!wanted.takes(node.id, node.card)) continue;
     const json rows = rows_of(seen, node, wanted);
     if (rows.empty() && !wanted.whole_nodes()) continue;
     told = true;
@@ -213,6 +276,7 @@ exit_code info(const info_options& options) {
                           {"id", to_hex(node.id.value)},
                           {"pid", node.card.pid()},
                           {"life", life_text(node.life)},
+                          {"host", "here"},
                           {"error", node.ledger_error ? node.ledger_error.message() : ""},
                           {"books", rows}};
       out.line(words.dump(-1, ' ', false, json::error_handler_t::replace));
@@ -226,6 +290,7 @@ exit_code info(const info_options& options) {
     }
     for (const json& row : rows) tell(row, out);
   }
+  told = tell_remotes(seen, wanted, options.json, out) || told;
   out.flush();
   if (told || options.about.empty()) return exit_code::done;
   throw failure(exit_code::not_so, "nobody has books about '" + options.about +

@@ -28,6 +28,8 @@ struct list_options : common_options {
 struct topic_row {
   std::size_t publishers = 0;
   std::size_t subscriptions = 0;
+  std::size_t remote_publishers = 0;  // of them
+  std::size_t remote_subscriptions = 0;
   std::set<std::string> types;
 };
 
@@ -38,29 +40,41 @@ std::map<std::string, topic_row> topics_of(const census& seen, const std::string
   const auto row_of = [&](const std::string& topic) -> topic_row* {
     return matches(pattern, topic) ? &topics[topic] : nullptr;
   };
-  for (const node_report& node : seen.nodes) {
-    if (node.life == liveness::dead) continue;
-    for (const auto& words : node.card.advertisements()) {
+  const auto each_card = [&](auto&& visit) {
+    for (const node_report& node : seen.nodes) {
+      if (node.life != liveness::dead) visit(node.card, std::size_t{0});
+    }
+    for (const remote_report& node : seen.remotes) visit(node.card, std::size_t{1});
+  };
+  each_card([&](const wire::Card& card, std::size_t remote) {
+    for (const auto& words : card.advertisements()) {
       topic_row* const row = row_of(words.topic());
       if (!row) continue;
       ++row->publishers;
+      row->remote_publishers += remote;
       row->types.insert(type_text(words));
     }
-    for (const auto& words : node.card.interests()) {
+    for (const auto& words : card.interests()) {
       if (has_wildcard(words.pattern())) continue;
       topic_row* const row = row_of(words.pattern());
       if (row && words.has_type()) row->types.insert(type_text(words));
     }
-  }
-  for (const node_report& node : seen.nodes) {
-    if (node.life == liveness::dead) continue;
-    for (const auto& words : node.card.interests()) {
+  });
+  each_card([&](const wire::Card& card, std::size_t remote) {
+    for (const auto& words : card.interests()) {
       for (auto& [topic, row] : topics) {
-        if (matches(words.pattern(), topic)) ++row.subscriptions;
+        if (!matches(words.pattern(), topic)) continue;
+        ++row.subscriptions;
+        row.remote_subscriptions += remote;
       }
     }
-  }
+  });
   return topics;
+}
+
+// "3", or "3 (1 remote)".
+std::string count_text(std::size_t all, std::size_t remote) {
+  return std::to_string(all) + (remote == 0 ? "" : " (" + std::to_string(remote) + " remote)");
 }
 
 void list_topics(const census& seen, const list_options& options, console& out) {
@@ -76,12 +90,14 @@ void list_topics(const census& seen, const list_options& options, console& out) 
       const json words = {{"topic", topic},
                           {"publishers", row.publishers},
                           {"subscriptions", row.subscriptions},
+                          {"remote_publishers", row.remote_publishers},
+                          {"remote_subscriptions", row.remote_subscriptions},
                           {"types", row.types}};
       out.line(words.dump(-1, ' ', false, json::error_handler_t::replace));
       continue;
     }
-    rows.push_back(
-        {clean(topic), std::to_string(row.publishers), std::to_string(row.subscriptions)});
+    rows.push_back({clean(topic), count_text(row.publishers, row.remote_publishers),
+                    count_text(row.subscriptions, row.remote_subscriptions)});
     if (options.types) rows.back().push_back(fmt::format("{}", fmt::join(row.types, ", ")));
   }
   if (options.names || options.json) return;
@@ -92,8 +108,34 @@ void list_topics(const census& seen, const list_options& options, console& out) 
   }
 }
 
+// Nodes on other machines, after ours.
+void list_remotes(const census& seen, const list_options& options, table& rows, console& out) {
+  for (const remote_report& node : seen.remotes) {
+    if (options.json) {
+      json known_to = json::array();
+      for (const node_id id : node.known_to) known_to.push_back(to_hex(id.value));
+      const json words = {{"node", node.card.name()},
+                          {"id", to_hex(node.id.value)},
+                          {"pid", node.card.pid()},
+                          {"life", node.speaks ? "speaks" : "hearsay"},
+                          {"host", place_text(node.card)},
+                          {"publishers", node.card.advertisements_size()},
+                          {"subscriptions", node.card.interests_size()},
+                          {"addresses", json(node.card.addresses())},
+                          {"known_to", known_to},
+                          {"error", ""}};
+      out.line(words.dump(-1, ' ', false, json::error_handler_t::replace));
+      continue;
+    }
+    rows.push_back({clean(node.card.name()), to_hex(node.id.value), std::to_string(node.card.pid()),
+                    std::to_string(node.card.advertisements_size()),
+                    std::to_string(node.card.interests_size()), place_text(node.card),
+                    node.speaks ? "over the network" : "hearsay: it has not spoken to us"});
+  }
+}
+
 void list_nodes(const census& seen, const list_options& options, console& out) {
-  table rows = {{"node", "id", "pid", "publishers", "subscriptions", "ways"}};
+  table rows = {{"node", "id", "pid", "publishers", "subscriptions", "host", "ways"}};
   for (const node_report& node : seen.nodes) {
     if (node.life == liveness::dead && !options.all) continue;
     if (options.json) {
@@ -101,6 +143,7 @@ void list_nodes(const census& seen, const list_options& options, console& out) {
                           {"id", to_hex(node.id.value)},
                           {"pid", node.card.pid()},
                           {"life", life_text(node.life)},
+                          {"host", "here"},
                           {"publishers", node.card.advertisements_size()},
                           {"subscriptions", node.card.interests_size()},
                           {"addresses", json(node.card.addresses())},
@@ -117,8 +160,9 @@ void list_nodes(const census& seen, const list_options& options, console& out) {
     if (node.looks_stopped) ways += " (its process is stopped)";
     rows.push_back({name_text(node), to_hex(node.id.value), std::to_string(node.card.pid()),
                     std::to_string(node.card.advertisements_size()),
-                    std::to_string(node.card.interests_size()), ways});
+                    std::to_string(node.card.interests_size()), "here", ways});
   }
+  list_remotes(seen, options, rows, out);
   if (options.json) return;
   if (rows.size() > 1) {
     out.write(aligned(rows));

@@ -55,6 +55,15 @@ std::string_view life_text(liveness life) noexcept {
   return "unknown";
 }
 
+std::string place_text(const wire::Card& card) {
+  for (const std::string& address : card.addresses()) {
+    const auto tcp = address.find("tcp://");
+    if (tcp == std::string::npos) continue;
+    return clean(address.substr(tcp, address.find(',', tcp) - tcp));
+  }
+  return "calls us";
+}
+
 std::string name_text(const node_report& one) {
   return one.card_error ? "?" : clean(one.card.name());
 }

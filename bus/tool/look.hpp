@@ -19,6 +19,8 @@ namespace bus::tool {
 [[nodiscard]] std::string type_text(const wire::Advertisement& words);
 [[nodiscard]] std::string type_text(const wire::Interest& words);
 [[nodiscard]] std::string_view life_text(liveness life) noexcept;
+// Where a node on another machine can be called, cleaned: "tcp://10.0.0.9:7400"; or that it cannot.
+[[nodiscard]] std::string place_text(const wire::Card& card);
 // The node's name, cleaned, or "?" when its card cannot be read.
 [[nodiscard]] std::string name_text(const node_report& one);
 

@@ -67,6 +67,33 @@ TEST_CASE("nodes without an inotify instance hear of those who come and of those
       10s));
 }
 
+TEST_CASE("who waits at a pipe finds out that the directory went, when it next has to do with it") {
+  const tests::scratch_directory scratch;
+  const std::string directory = scratch.path() + "/bus";
+  std::vector<bus::fd> instances;
+  if (!take_all(instances)) return;
+  bus::node early = make_node(directory);
+  REQUIRE(early.inside().meeting_place().waits_at_pipe());
+  instances.clear();
+  std::filesystem::remove_all(directory);
+  auto numbers = early.advertise<crew::numbered>("numbers");
+  REQUIRE(crew::eventually(
+      [&] {
+        early.run_for(1ms);
+        return std::filesystem::exists(directory);
+      },
+      10s));
+  bus::node late = make_node(directory);
+  auto heard = late.subscribe<crew::numbered>("numbers");
+  REQUIRE(crew::eventually(
+      [&] {
+        early.run_for(1ms);
+        late.run_for(1ms);
+        return numbers.matched() == 1;
+      },
+      10s));
+}
+
 TEST_CASE("a node that waited at a pipe leaves no pipe behind") {
   const tests::scratch_directory scratch;
   std::vector<bus::fd> instances;

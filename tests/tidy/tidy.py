@@ -61,11 +61,11 @@ OUTSIDE = {
 }
 LINUX_FOLDERS = ("sys/", "linux/", "netinet/", "arpa/", "net/", "asm/")
 LINUX_HEADERS = set("""
-assert ctype cxxabi dirent dlfcn elf emmintrin endian errno execinfo fcntl features float fnmatch
-ftw getopt glob grp ifaddrs immintrin inttypes libgen limits link locale malloc math mqueue netdb
-paths poll pthread pty pwd regex sched semaphore setjmp signal spawn stdarg stddef stdint stdio
-stdlib string strings syscall sysexits syslog termios threads time uchar ucontext unistd utime
-wait wchar wordexp x86intrin
+assert cpuid ctype cxxabi dirent dlfcn elf emmintrin endian errno execinfo fcntl features float
+fnmatch ftw getopt glob grp ifaddrs immintrin inttypes libgen limits link locale malloc math
+mqueue netdb paths poll pthread pty pwd regex sched semaphore setjmp signal spawn stdarg stddef
+stdint stdio stdlib string strings syscall sysexits syslog termios threads time uchar ucontext
+unistd utime wait wchar wordexp x86intrin
 """.split())
 
 # Folders whose children are the rooms that need a README.md (the rooms of tests share one).

@@ -91,6 +91,50 @@ TEST_CASE("list counts publishers and subscriptions, wildcards included; bare bu
   CHECK(nodes[0]["life"] == "alive");
 }
 
+TEST_CASE("list and info show a node on another machine, and that its books are there") {
+  const scratch here;
+  const scratch there;
+  bus::node_options near = here.options("near");
+  near.listen = {"tcp://127.0.0.1:*"};
+  bus::node door(near);
+  const auto wanted = door.subscribe<demo::Quake>("quakes/**");
+  const auto card = bus::rendezvous::visit(here.path() + "/bus")->read_card(door.inside().id());
+  REQUIRE(card);
+  bus::node_options far = there.options("far");
+  for (const std::string& address : card->addresses()) {
+    if (address.starts_with("zmq:")) far.peers = {address.substr(4)};
+  }
+  bus::node caller(far);
+  const auto quakes = caller.advertise<demo::Quake>("quakes/ak");
+  // Until the links file of the node here names the one that cannot be called.
+  json found;
+  for (int turns = 0; turns < 2000 && found.is_null(); ++turns) {
+    door.run_for(std::chrono::milliseconds(5));
+    caller.run_for(std::chrono::milliseconds(5));
+    const auto links = bus::rendezvous::visit(here.path() + "/bus")->read_links(door.inside().id());
+    if (!links || links->remotes().empty()) continue;
+    if (links->remotes(0).card().advertisements().empty()) continue;
+    for (const json& one : lines_of(here.run({"list", "--nodes", "--json"}).out)) {
+      if (one["node"] == "far") found = one;
+    }
+  }
+  REQUIRE(found.is_object());
+  CHECK(found["life"] == "speaks");
+  CHECK(found["host"] == "calls us");
+  CHECK(has(here.run({"list", "--nodes"}).out, "calls us"));
+  const auto topics = lines_of(here.run({"list", "--json"}).out);
+  REQUIRE(topics.size() == 1);
+  CHECK(topics[0]["topic"] == "quakes/ak");
+  CHECK(topics[0]["publishers"] == 1);
+  CHECK(topics[0]["remote_publishers"] == 1);
+  CHECK(topics[0]["remote_subscriptions"] == 0);
+  CHECK(has(here.run({"list"}).out, "1 (1 remote)"));
+  const outcome books = here.run({"info", "far"});
+  CHECK(books.code == 0);
+  CHECK(has(books.out, "its books are there"));
+  CHECK(has(books.out, "quakes/ak"));
+}
+
 TEST_CASE("info has the books, and still has them of a killed node") {
   const scratch where;
   other_process talker(where, "talker", [](bus::node& own, const std::function<void()>& ready) {

@@ -76,6 +76,26 @@ bus::result<std::shared_ptr<hub>> hub::make(const bus::transport_setup& setup) {
   return made;
 }
 
+bus::result<void> hub::move_to(const std::string& directory) {
+  auto entrance = doorway::open(directory);
+  if (!entrance) return unexpected(entrance.error());
+  auto listener = entrance->listen(id_);
+  if (!listener && listener.error() == errc::exists) return {};
+  if (!listener) return unexpected(listener.error());
+  if (!watch(listener->get(), watched::listener, 0, EPOLLIN)) {
+    const auto error = last_system_error();
+    entrance->remove(id_);
+    return unexpected(error);
+  }
+  // Who had called before the old one went is not sent away.
+  accept_newcomers();
+  unwatch(listener_.get());
+  listener_ = std::move(*listener);
+  listener_paused_ = false;
+  doorway_ = std::move(*entrance);
+  return {};
+}
+
 bool hub::is_forked() const noexcept { return ::getpid() != process_id_; }
 
 void hub::close() noexcept {

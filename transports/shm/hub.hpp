@@ -59,6 +59,8 @@ class hub final : public bus::inbox {
   [[nodiscard]] std::size_t unsettled(outgoing& link) noexcept;
   // The outbox is no more; the link goes on until the peer has let go.
   void leave(std::unique_ptr<outgoing> link) noexcept;
+  // Listens in the directory that has this name now, if we are not to be found there yet.
+  [[nodiscard]] bus::result<void> move_to(const std::string& directory);
   // The transport is no more: all links end.
   void close() noexcept;
   [[nodiscard]] std::uint64_t payload_bytes_max() const noexcept;

@@ -105,6 +105,10 @@ class shm_transport final : public bus::transport {
     return std::unique_ptr<bus::outbox>(std::make_unique<shm_outbox>(home_, std::move(*link)));
   }
 
+  bus::result<void> move_to(const std::string& directory) override {
+    return home_->move_to(directory);
+  }
+
   bus::result<bus::loan> lend(std::uint64_t bytes) noexcept override { return home_->lend(bytes); }
 
  private:

@@ -60,6 +60,29 @@ void hub::enlist(watcher& one) { watchers_.push_back(&one); }
 
 void hub::dismiss(watcher& one) noexcept { std::erase(watchers_, &one); }
 
+void hub::met(bus::node_id peer, const std::string& endpoint, bool by_calling) {
+  place& where = places_[peer];
+  if (by_calling || !where.by_calling) where.endpoint = endpoint;
+  where.by_calling = where.by_calling || by_calling;
+  ++where.ways;
+  for (watcher* one : watchers_) one->met(peer, endpoint);
+}
+
+void hub::parted(bus::node_id peer) noexcept {
+  const auto at = places_.find(peer);
+  if (at != places_.end() && --at->second.ways == 0) places_.erase(at);
+}
+
+std::string hub::place_of(bus::node_id peer) const {
+  const auto at = places_.find(peer);
+  return at == places_.end() ? std::string() : at->second.endpoint;
+}
+
+std::string hub::called_at(bus::node_id peer) const {
+  const auto at = places_.find(peer);
+  return at == places_.end() || !at->second.by_calling ? std::string() : at->second.endpoint;
+}
+
 bus::result<void> hub::watch(int descriptor, watch_point& point) noexcept {
   auto opened = open();
   if (!opened) return opened;

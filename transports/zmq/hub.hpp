@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace transports::zeromq {
@@ -33,6 +34,8 @@ class watcher {
   virtual void tick(std::int64_t now_ns) noexcept = 0;
   // The node is about to sleep: look at all sockets that were used since they were last empty.
   virtual void rest() noexcept = 0;
+  // A way into this node has opened, at this endpoint.
+  virtual void met(bus::node_id /*peer*/, const std::string& /*endpoint*/) noexcept {}
 
  protected:
   ~watcher() = default;
@@ -65,6 +68,16 @@ class hub {
   void dismiss(watcher& one) noexcept;
   [[nodiscard]] const std::vector<watcher*>& enlisted() const noexcept { return watchers_; }
 
+  // Where nodes were met: the endpoint at which one answered, while a way of ours into it is open.
+  // All who are enlisted hear of it. Each met() has its parted().
+  // By calling: the way is one that asked for nobody in particular.
+  void met(bus::node_id peer, const std::string& endpoint, bool by_calling);
+  void parted(bus::node_id peer) noexcept;
+  // Empty: nowhere.
+  [[nodiscard]] std::string place_of(bus::node_id peer) const;
+  // The same if it was met by calling: users know better than cards where a node can be reached.
+  [[nodiscard]] std::string called_at(bus::node_id peer) const;
+
   // `point` hears when `descriptor` is readable, until forget(). Both stay their owner's.
   [[nodiscard]] bus::result<void> watch(int descriptor, watch_point& point) noexcept;
   void forget(int descriptor) noexcept;
@@ -86,6 +99,12 @@ class hub {
   bus::fd timer_;
   std::int64_t timer_at_ns_ = INT64_MAX;
   std::uint64_t names_ = 0;
+  struct place {
+    std::string endpoint;
+    bool by_calling = false;
+    std::size_t ways = 0;
+  };
+  std::unordered_map<bus::node_id, place> places_;
   std::vector<watcher*> watchers_;
   context context_;
 };

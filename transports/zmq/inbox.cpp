@@ -26,6 +26,10 @@ constexpr int handshake_ms = 2000;
 constexpr int backlog = 1024;
 // Reports that leave while the transport is being destroyed.
 constexpr int router_linger_ms = 100;
+// Once something was sent through the ROUTER, as for every other way out.
+constexpr int goodbye_ms = 1000;
+// A line of ours that broke is dialled again after this, as long as we have a way into that node.
+constexpr std::int64_t redial_ns = 1'000'000'000;
 // libzmq's own numbers for connections: a zero byte and 32 bits. Who chose a name is none of ours.
 constexpr std::size_t route_bytes = 5;
 
@@ -54,19 +58,29 @@ router_inbox::router_inbox(std::shared_ptr<hub> shared) : hub_(std::move(shared)
 
 router_inbox::~router_inbox() {
   hub_->dismiss(*this);
-  if (!router_) return;
+  if (!homes_) return;
   collect();
   report(true);
+  hub_->forget(homes_->descriptor());
+  for (peer* const one : own_lines_) one->own->over->hang_up(parting::polite);
+  if (!router_) return;
   hub_->forget(router_.descriptor());
   hub_->forget(monitor_.descriptor());
-  hub_->forget(homes_->descriptor());
   monitor_.stop(router_);
 }
 
-bus::result<void> router_inbox::listen(const std::vector<endpoint>& wanted) {
+bus::result<void> router_inbox::prepare() {
+  if (homes_) return {};
   auto homes = homecoming::make();
   if (!homes) return bus::unexpected(homes.error());
-  homes_ = std::move(*homes);
+  auto watched = hub_->watch((*homes)->descriptor(), returns_);
+  if (watched) homes_ = std::move(*homes);
+  return watched;
+}
+
+bus::result<void> router_inbox::listen(const std::vector<endpoint>& wanted) {
+  auto prepared = prepare();
+  if (!prepared) return prepared;
   auto zmq = hub_->zmq();
   if (!zmq) return bus::unexpected(zmq.error());
   auto router = socket::make(**zmq, ZMQ_ROUTER);
@@ -79,7 +93,8 @@ bus::result<void> router_inbox::listen(const std::vector<endpoint>& wanted) {
   router_.set(ZMQ_LINGER, router_linger_ms);
   router_.set(ZMQ_ROUTER_MANDATORY, 1);
   router_.set(ZMQ_RCVHWM, messages_max(hub_->setup()));
-  router_.set(ZMQ_SNDHWM, static_cast<int>(2 * hub_->setup().link_depth + 64));
+  // Answers, and what goes out over a line that was offered to us.
+  router_.set(ZMQ_SNDHWM, 2 * messages_max(hub_->setup()));
   router_.set(ZMQ_MAXMSGSIZE, static_cast<std::int64_t>(chunk_bytes_max));
   router_.set(ZMQ_BACKLOG, backlog);
   router_.set(ZMQ_HANDSHAKE_IVL, handshake_ms);
@@ -87,7 +102,6 @@ bus::result<void> router_inbox::listen(const std::vector<endpoint>& wanted) {
   router_.set(ZMQ_HEARTBEAT_TIMEOUT, heartbeat_lost_ms);
   auto watched = hub_->watch(router_.descriptor(), messages_);
   if (watched) watched = hub_->watch(monitor_.descriptor(), events_);
-  if (watched) watched = hub_->watch(homes_->descriptor(), returns_);
   if (!watched) return watched;
   used_ = true;
   for (const endpoint& one : wanted) {
@@ -115,10 +129,11 @@ bus::result<void> router_inbox::bind_one(const endpoint& wanted) {
 // ---------------------------------------------------------------- the node's calls
 
 std::size_t router_inbox::poll(std::size_t budget, bus::sink& into) noexcept {
-  if (!router_) return 0;
+  if (!homes_) return 0;
   collect();
   // Looking costs two system calls, and what waits here came first.
-  if (turns_.empty()) static_cast<void>(receive());
+  if (turns_.empty()) receive();
+  stir_offers();
   const std::size_t handed = hand_out(budget, into);
   see_off(into);
   report(false);
@@ -127,22 +142,27 @@ std::size_t router_inbox::poll(std::size_t budget, bus::sink& into) noexcept {
 
 void router_inbox::attend(bus::sink& into) noexcept {
   hub_->attend();
-  if (!router_) return;
+  if (!homes_) return;
   collect();
-  static_cast<void>(receive());
+  receive();
+  stir_offers();
   see_off(into);
   report(false);
 }
 
 bool router_inbox::arm() noexcept {
   hub_->rest();
-  if (!router_) return true;
+  if (!homes_) return true;
   collect();
   report(false);
-  if (!turns_.empty() || ended_ > 0) return false;
+  if (!turns_.empty() || ended_ > 0 || offers_heard_) return false;
   // Its descriptor tells of what came since it was last found empty, if it was not used since.
-  if (used_ && router_.readable()) return false;
+  if (used_ && router_ && router_.readable()) return false;
   used_ = false;
+  for (peer* const one : own_lines_) {
+    if (one->own->used && one->own->over->readable()) return false;
+    one->own->used = false;
+  }
   if (!homes_->arm()) return false;
   if (owing_ > 0) hub_->schedule(due_ns_);
   return true;
@@ -159,17 +179,26 @@ void router_inbox::stir(source what) noexcept {
 
 // ---------------------------------------------------------------- from libzmq into the queues
 
-// True when libzmq has nothing more.
-bool router_inbox::receive() noexcept {
+void router_inbox::receive() noexcept {
+  if (router_) receive_calls(queued_max);
+  for (peer* const one : own_lines_) {
+    if (one->own->used || one->own->may_have_ended) receive_over(*one);
+  }
+}
+
+// What has come to the ROUTER, as long as less than `most` waits to be handed out.
+void router_inbox::receive_calls(std::size_t most) noexcept {
   message from;
   message body;
   message surplus;
-  for (std::size_t i = 0; i < receive_max && queued_ < queued_max; ++i) {
+  for (std::size_t i = 0; i < receive_max && queued_ < most; ++i) {
     if (!router_.receive(from)) {
       used_ = false;
-      if (ended_ == 0) return true;
-      for (auto& [link, one] : peers_) one->drained |= one->where == phase::ended;
-      return true;
+      if (ended_ == 0) return;
+      for (auto& [link, one] : peers_) {
+        one->drained |= one->where == phase::ended && !one->own;
+      }
+      return;
     }
     used_ = true;
     // libzmq hands out whole messages: the other parts are here.
@@ -180,7 +209,44 @@ bool router_inbox::receive() noexcept {
     }
     take(from, body, whole);
   }
-  return false;
+}
+
+void router_inbox::receive_over(peer& one) noexcept {
+  ear& own = *one.own;
+  // Asked first: what came before the end is all here then.
+  const std::error_code ended = own.may_have_ended ? own.over->ended() : std::error_code();
+  message body;
+  message surplus;
+  for (std::size_t i = 0; ended || (i < receive_max && queued_ < queued_max); ++i) {
+    own.used = own.over->receive(body);
+    if (!own.used) break;
+    const bool whole = !body.more();
+    if (!whole) {
+      while (own.over->receive(surplus) && surplus.more()) {
+      }
+    }
+    take_from(one, body, whole);
+  }
+  own.may_have_ended = false;
+  if (ended) end(one, ended, true);
+}
+
+// Lets those who send over offered lines read what has come for them.
+void router_inbox::stir_offers() noexcept {
+  if (!std::exchange(offers_heard_, false)) return;
+  std::vector<std::pair<watcher*, source>> whom;
+  for (auto at = offers_.begin(); at != offers_.end();) {
+    const offer& one = at->second;
+    if (one.user && !one.heard.empty()) whom.emplace_back(one.user, source::messages);
+    if (one.user && one.has_ended) whom.emplace_back(one.user, source::events);
+    at = !one.user && one.has_ended ? offers_.erase(at) : std::next(at);
+  }
+  for (const auto& [user, what] : whom) user->stir(what);
+}
+
+void router_inbox::ear::stir(source what) noexcept {
+  used = true;
+  may_have_ended |= what == source::events;
 }
 
 void router_inbox::read_events() noexcept {
@@ -198,8 +264,10 @@ void router_inbox::read_events() noexcept {
 void router_inbox::connection_ended(int connection) noexcept {
   const auto found = link_of_.find(connection);
   if (found == link_of_.end()) return;
+  const auto offered = offers_.find(found->second);
   peer* const one = find(found->second);
   link_of_.erase(found);
+  if (offered != offers_.end()) offers_heard_ = offered->second.has_ended = true;
   if (!one) return;
   one->connection = -1;
   end(*one, bus::errc::gone, false);
@@ -217,29 +285,48 @@ void router_inbox::take(message& from, message& body, bool whole) noexcept {
   const auto name = std::as_const(from).bytes();
   if (name.size() != route_bytes || name[0] != std::byte{0}) return;
   const std::uint32_t link = *read<std::uint32_t>(name.subspan(1));
-  peer* const known = find(link);
-  if (!known) {
-    const auto prefix = read<prefix_layout>(std::as_const(body).bytes());
-    if (!whole || !prefix || prefix->magic != prefix_layout::magic_value) return;
-    if (static_cast<word>(prefix->kind) == word::hello) {
-      greet(link, body);
-    } else if (static_cast<word>(prefix->kind) != word::bye) {
-      refuse(link, refusal_reason::stranger);
-    }
+  if (peer* const known = find(link)) {
+    take_from(*known, body, whole);
     return;
   }
-  if (known->where == phase::ended && known->drained) return;
   const auto most = static_cast<std::size_t>(messages_max(hub_->setup()));
-  if (!whole || known->where == phase::waiting || known->queue.size() >= most) {
-    expel(*known, bus::errc::bad_message);
+  if (const auto offered = offers_.find(link); offered != offers_.end()) {
+    offer& one = offered->second;
+    if (whole && one.user && one.heard.size() < most) {
+      one.heard.push_back(std::move(body));
+    } else {
+      // Nobody asked, or more came than there are credits.
+      refuse(link, refusal_reason::broken_rule);
+      one.has_ended = true;
+    }
+    offers_heard_ = true;
     return;
   }
-  if (known->queue.empty()) turns_.push_back(known);
-  known->queue.push_back(std::move(body));
-  ++queued_;
+  const auto prefix = read<prefix_layout>(std::as_const(body).bytes());
+  if (!whole || !prefix || prefix->magic != prefix_layout::magic_value) return;
+  const auto kind = static_cast<word>(prefix->kind);
+  if (kind == word::hello || kind == word::offer) {
+    greet(link, body, kind);
+  } else if (kind != word::bye) {
+    refuse(link, refusal_reason::stranger);
+  }
 }
 
-void router_inbox::greet(std::uint32_t link, const message& body) noexcept {
+void router_inbox::take_from(peer& known, message& body, bool whole) noexcept {
+  if (known.where == phase::ended && known.drained) return;
+  const auto most = static_cast<std::size_t>(messages_max(hub_->setup()));
+  if (!whole || known.where == phase::waiting || known.queue.size() >= most) {
+    expel(known, bus::errc::bad_message);
+  } else if (known.where == phase::offered) {
+    hear_hello(known, body);
+  } else {
+    if (known.queue.empty()) turns_.push_back(&known);
+    known.queue.push_back(std::move(body));
+    ++queued_;
+  }
+}
+
+void router_inbox::greet(std::uint32_t link, const message& body, word kind) noexcept {
   const auto hello = read<hello_layout>(body.bytes());
   if (hello && hello->prefix.version != prefix_layout::current_version) {
     refuse(link, refusal_reason::version);
@@ -247,7 +334,8 @@ void router_inbox::greet(std::uint32_t link, const message& body) noexcept {
     refuse(link, refusal_reason::broken_rule);
   } else if (hello->target != 0 && hello->target != hub_->setup().id.value) {
     refuse(link, refusal_reason::not_me);
-  } else if (peers_.size() >= peers_max) {
+  } else if (peers_.size() + offers_.size() >= 2 * peers_max ||
+             (kind == word::hello ? peers_.size() : offers_.size()) >= peers_max) {
     refuse(link, refusal_reason::crowded);
   } else {
     // All that is known of this descriptor's former lives is known after this.
@@ -255,19 +343,28 @@ void router_inbox::greet(std::uint32_t link, const message& body) noexcept {
     const int connection = body.connection();
     if (!connections_.contains(connection)) return;  // ended already, so nobody waits
     connection_ended(connection);
+    link_of_[connection] = link;
+    if (kind == word::offer) {
+      park(link, bus::node_id{hello->node}, connection);
+      return;
+    }
     auto newcomer = std::make_unique<peer>();
     newcomer->link = link;
     newcomer->node.value = hello->node;
     newcomer->is_call = hello->target == 0;
     newcomer->connection = connection;
-    link_of_[connection] = link;
-    const bool returns = std::any_of(peers_.begin(), peers_.end(), [&](const auto& other) {
-      return other.second->node == newcomer->node && other.second->is_call == newcomer->is_call;
-    });
     peer& added = *(peers_[link] = std::move(newcomer));
     // One link of a node after the other, so that left() never speaks of the wrong one.
-    if (!returns) admit(added);
+    if (is_first_of_its_node(added)) admit(added);
   }
+}
+
+bool router_inbox::is_first_of_its_node(const peer& one) const noexcept {
+  return std::none_of(peers_.begin(), peers_.end(), [&](const auto& entry) {
+    const peer& other = *entry.second;
+    return &other != &one && other.node == one.node && other.is_call == one.is_call &&
+           other.where != phase::offered;
+  });
 }
 
 void router_inbox::admit(peer& newcomer) noexcept {
@@ -289,10 +386,154 @@ void router_inbox::refuse(std::uint32_t link, refusal_reason why) noexcept {
 }
 
 // False: the connection is gone, or does not read what we answer.
-bool router_inbox::answer(std::uint32_t link, std::span<const std::byte> bytes) noexcept {
+bool router_inbox::answer(std::uint32_t link, message& words) noexcept {
+  if (peer* const known = find(link); known && known->own) {
+    known->own->used = true;
+    return known->own->over->send(words);
+  }
   const route to = route_of(link);
   used_ = true;
-  return router_.send(std::span<const std::byte>(to), part::more) && router_.send(bytes);
+  return router_.send(std::span<const std::byte>(to), part::more) && router_.send(words);
+}
+
+bool router_inbox::answer(std::uint32_t link, std::span<const std::byte> bytes) noexcept {
+  message words;
+  if (!words.allocate(bytes.size())) return false;
+  std::memcpy(words.bytes().data(), bytes.data(), bytes.size());
+  return answer(link, words);
+}
+
+// ---------------------------------------------------------------- lines that were offered to us
+
+// What an outbox holds of an offer.
+class router_inbox::returned final : public line {
+ public:
+  returned(router_inbox& home, std::uint32_t link) : home_(home), link_(link) {}
+  ~returned() override { hang_up(parting::silent); }
+
+  using line::send;
+  [[nodiscard]] bool send(message& one) noexcept override {
+    return !hung_up_ && home_.answer(link_, one);
+  }
+  [[nodiscard]] bool receive(message& into) noexcept override {
+    offer* one = find();
+    if (!one) return false;
+    // Credits come home past all data that waits: whoever sends may be who should take that.
+    if (one->heard.empty()) home_.receive_calls(SIZE_MAX);
+    one = find();
+    if (one->heard.empty()) return false;
+    into = std::move(one->heard.front());
+    one->heard.pop_front();
+    return true;
+  }
+  [[nodiscard]] std::error_code ended() noexcept override {
+    const offer* const one = find();
+    return !one || one->has_ended ? bus::make_error_code(bus::errc::gone) : std::error_code();
+  }
+  void hang_up(parting /*how*/) noexcept override {
+    offer* const one = find();
+    if (!one) return;
+    // However it ends: the peer hears of it, and offers another one.
+    static_cast<void>(home_.answer(link_, bytes_of(make<bye_layout>(word::bye))));
+    home_.link_of_.erase(one->connection);
+    home_.offers_.erase(link_);
+    hung_up_ = true;
+  }
+
+ private:
+  [[nodiscard]] offer* find() noexcept {
+    const auto at = home_.offers_.find(link_);
+    return hung_up_ || at == home_.offers_.end() ? nullptr : &at->second;
+  }
+
+  router_inbox& home_;
+  std::uint32_t link_;
+  bool hung_up_ = false;
+};
+
+void router_inbox::park(std::uint32_t link, bus::node_id from, int connection) noexcept {
+  // The newest one is the one that lives.
+  for (auto& [other, one] : offers_) {
+    if (one.node != from || one.user) continue;
+    refuse(other, refusal_reason::stranger);
+    offers_heard_ = one.has_ended = true;
+  }
+  offer& parked = offers_[link];
+  parked.node = from;
+  parked.connection = connection;
+}
+
+std::unique_ptr<line> router_inbox::take_offer(bus::node_id from, watcher& owner) {
+  for (auto& [link, one] : offers_) {
+    if (one.node != from || one.user || one.has_ended) continue;
+    one.user = &owner;
+    router_.set(ZMQ_LINGER, goodbye_ms);
+    return std::make_unique<returned>(*this, link);
+  }
+  return nullptr;
+}
+
+// ---------------------------------------------------------------- lines that we offer
+
+void router_inbox::met(bus::node_id whom, const std::string& endpoint) noexcept {
+  // Whoever listens can be called.
+  if (router_) return;
+  const bool have = std::any_of(own_lines_.begin(), own_lines_.end(),
+                                [&](const peer* one) { return one->node == whom; });
+  if (!have) dial(whom, endpoint);
+}
+
+void router_inbox::dial(bus::node_id whom, const std::string& endpoint) {
+  auto newcomer = std::make_unique<peer>();
+  newcomer->own = std::make_unique<ear>(*this);
+  newcomer->link = ++last_own_;
+  newcomer->node = whom;
+  newcomer->where = phase::offered;
+  auto prepared = prepare();
+  if (!prepared) return;
+  const int most = messages_max(hub_->setup());
+  auto opened = dialled::open(hub_, *newcomer->own, endpoint,
+                              {.received_max = most,
+                               .sent_max = most,
+                               .bytes_max = static_cast<std::int64_t>(chunk_bytes_max)});
+  auto words = make<offer_layout>(word::offer);
+  words.node = hub_->setup().id.value;
+  words.target = whom.value;
+  if (!opened || !(*opened)->send(bytes_of(words))) {
+    redial_at_ns_[whom] = bus::steady_ns() + redial_ns;
+    hub_->schedule(redial_at_ns_[whom]);
+    return;
+  }
+  newcomer->own->over = std::move(*opened);
+  own_lines_.push_back(newcomer.get());
+  peers_[newcomer->link] = std::move(newcomer);
+}
+
+// The node that we called begins to send.
+void router_inbox::hear_hello(peer& one, const message& body) noexcept {
+  const auto hello = read<hello_layout>(body.bytes());
+  const bool hails = hello && hello->prefix.magic == prefix_layout::magic_value &&
+                     static_cast<word>(hello->prefix.kind) == word::hello;
+  if (hails && hello->prefix.version == prefix_layout::current_version &&
+      hello->node == one.node.value && hello->target == hub_->setup().id.value) {
+    one.where = phase::waiting;
+    if (is_first_of_its_node(one)) admit(one);
+  } else {
+    // A bye or a refusal, or nothing that we understand.
+    end(one, bus::errc::refused, true);
+  }
+}
+
+void router_inbox::tick(std::int64_t now_ns) noexcept {
+  std::vector<bus::node_id> due;
+  for (const auto& [whom, at_ns] : redial_at_ns_) {
+    if (now_ns >= at_ns) due.push_back(whom);
+    if (now_ns < at_ns) hub_->schedule(at_ns);
+  }
+  for (const bus::node_id whom : due) {
+    redial_at_ns_.erase(whom);
+    if (const std::string place = hub_->place_of(whom); !place.empty()) met(whom, place);
+  }
 }
 
 // ---------------------------------------------------------------- from the queues into the sink
@@ -456,6 +697,14 @@ void router_inbox::see_off(bus::sink& into) noexcept {
       continue;
     }
     if (one.connection >= 0) link_of_.erase(one.connection);
+    if (one.own) {
+      std::erase(own_lines_, &one);
+      one.own->over->hang_up(parting::silent);
+      // At once when the sender let go of it in order: it may soon want another one.
+      const bool in_order = one.reason == bus::errc::closed;
+      redial_at_ns_[one.node] = bus::steady_ns() + (in_order ? 0 : redial_ns);
+      hub_->schedule(redial_at_ns_[one.node]);
+    }
     if (one.released > 0) --owing_;
     --ended_;
     last_found_ = nullptr;
@@ -529,13 +778,11 @@ void router_inbox::report_to(peer& one) noexcept {
   const std::size_t bytes = one.runs.size() * sizeof(credit_run);
   auto head = make<release_layout>(word::release);
   head.runs = static_cast<std::uint32_t>(one.runs.size());
-  const route to = route_of(one.link);
   if (!report.allocate(sizeof head + bytes)) return;
   std::memcpy(report.bytes().data(), &head, sizeof head);
   std::memcpy(report.bytes().data() + sizeof head, one.runs.data(), bytes);
-  used_ = true;
   // A connection that has ended is noticed by its monitor; until then we try again.
-  if (!router_.send(std::span<const std::byte>(to), part::more) || !router_.send(report)) {
+  if (!answer(one.link, report)) {
     one.due_ns = bus::steady_ns() + report_after_ns;
     return;
   }

@@ -1,5 +1,6 @@
 // Everything that peers send to this node: one ROUTER, bound to each address that the node listens
-// to. libzmq numbers the connections; the first message on one must be a hello, and from then on
+// to; or, if it listens nowhere, a line to each node that it has met, with the offer to be sent to.
+// libzmq numbers the connections; the first message on one must be a hello, and from then on
 // whatever comes under that number belongs to the node that said it.
 //
 //   a peer:  unknown --(hello)--> admitted --(bye, disconnect, broken rule)--> ended --> left
@@ -7,6 +8,10 @@
 //
 // A call, whose hello names nobody, is how a node that is told an address meets who is there. It
 // goes on beside the link that comes of the meeting, and is not mistaken for it.
+//
+//   a line of ours:  offered --(hello)--> admitted --(bye, end)--> ended --> dialled again
+//
+// What others offer us is kept here too, until an outbox takes it: it is sent through the ROUTER.
 //
 // Messages move from libzmq into the peers' queues, and peers take turns in handing them out. A
 // payload is copied once, from the network's buffer into recycled memory: libzmq's own is aligned
@@ -22,6 +27,7 @@
 #include "transports/zmq/address.hpp"
 #include "transports/zmq/homecoming.hpp"
 #include "transports/zmq/hub.hpp"
+#include "transports/zmq/line.hpp"
 #include "transports/zmq/wire.hpp"
 
 #include <cstdint>
@@ -49,12 +55,39 @@ class router_inbox final : public bus::inbox, public watcher {
   [[nodiscard]] bool arm() noexcept override;
   void disarm() noexcept override;
 
+  // A line that this node has offered to be sent to over; null: none, or none that is free.
+  [[nodiscard]] std::unique_ptr<line> take_offer(bus::node_id from, watcher& owner);
+
   void stir(source what) noexcept override;
-  void tick(std::int64_t) noexcept override {}  // what is due is done after each stir and poll
+  // Most of what is due is done after each stir and poll; lines are dialled again here.
+  void tick(std::int64_t now_ns) noexcept override;
   void rest() noexcept override {}
+  void met(bus::node_id whom, const std::string& endpoint) noexcept override;
 
  private:
-  enum class phase : std::uint8_t { waiting, admitted, ended };
+  enum class phase : std::uint8_t { offered, waiting, admitted, ended };
+
+  // Notes which of our lines was stirred.
+  struct ear final : watcher {
+    explicit ear(router_inbox& whose) : home(whose) {}
+    void stir(source what) noexcept override;
+    void tick(std::int64_t) noexcept override {}
+    void rest() noexcept override {}
+    router_inbox& home;
+    bool used = true;  // the line was used since it was last found empty
+    bool may_have_ended = false;
+    std::unique_ptr<dialled> over;
+  };
+
+  // Somebody's line, that the node which was called may send over.
+  struct offer {
+    bus::node_id node;
+    int connection = -1;
+    watcher* user = nullptr;
+    bool has_ended = false;
+    std::deque<message> heard;
+  };
+  class returned;
 
   struct peer {
     std::uint32_t link = 0;
@@ -62,7 +95,8 @@ class router_inbox final : public bus::inbox, public watcher {
     bool is_call = false;  // it did not say whom it wants: it calls an address, to meet
     int connection = -1;
     phase where = phase::waiting;
-    bool drained = false;  // ended, and nothing of it is left in libzmq
+    std::unique_ptr<ear> own;  // a line of ours; null: it called us
+    bool drained = false;      // ended, and nothing of it is left in libzmq
     std::error_code reason;
 
     std::deque<message> queue;
@@ -86,13 +120,23 @@ class router_inbox final : public bus::inbox, public watcher {
   };
 
   [[nodiscard]] bus::result<void> bind_one(const endpoint& wanted);
-  [[nodiscard]] bool receive() noexcept;
+  [[nodiscard]] bus::result<void> prepare();
+  void receive() noexcept;
+  void receive_calls(std::size_t most) noexcept;
+  void receive_over(peer& one) noexcept;
+  void stir_offers() noexcept;
   void read_events() noexcept;
   void connection_ended(int connection) noexcept;
-  void take(message& from, message& body, bool whole) noexcept;
-  void greet(std::uint32_t link, const message& body) noexcept;
+  void take(message& route, message& body, bool whole) noexcept;
+  void take_from(peer& known, message& body, bool whole) noexcept;
+  void greet(std::uint32_t link, const message& body, word kind) noexcept;
+  void park(std::uint32_t link, bus::node_id from, int connection) noexcept;
+  void dial(bus::node_id whom, const std::string& endpoint);
+  void hear_hello(peer& one, const message& body) noexcept;
+  [[nodiscard]] bool is_first_of_its_node(const peer& one) const noexcept;
   void admit(peer& newcomer) noexcept;
   void refuse(std::uint32_t link, refusal_reason why) noexcept;
+  [[nodiscard]] bool answer(std::uint32_t link, message& words) noexcept;
   [[nodiscard]] bool answer(std::uint32_t link, std::span<const std::byte> bytes) noexcept;
   [[nodiscard]] peer* find(std::uint32_t link) noexcept;
 
@@ -124,10 +168,15 @@ class router_inbox final : public bus::inbox, public watcher {
   std::unordered_map<int, std::uint32_t> link_of_;  // the peer's link, by connection
   std::unordered_map<std::uint32_t, std::unique_ptr<peer>> peers_;
   peer* last_found_ = nullptr;
-  std::deque<peer*> turns_;  // peers with something queued, each once
-  std::size_t queued_ = 0;   // messages in all queues
-  std::size_t ended_ = 0;    // peers to be seen off
-  std::size_t owing_ = 0;    // peers with something to report
+  std::vector<peer*> own_lines_;
+  std::uint32_t last_own_ = 0;
+  std::unordered_map<bus::node_id, std::int64_t> redial_at_ns_;
+  std::unordered_map<std::uint32_t, offer> offers_;
+  bool offers_heard_ = false;  // an offer has something for its user
+  std::deque<peer*> turns_;    // peers with something queued, each once
+  std::size_t queued_ = 0;     // messages in all queues
+  std::size_t ended_ = 0;      // peers to be seen off
+  std::size_t owing_ = 0;      // peers with something to report
   std::int64_t due_ns_ = INT64_MAX;
   bus::pool::owner memory_;
   homecoming::owner homes_;

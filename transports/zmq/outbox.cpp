@@ -14,15 +14,8 @@ namespace {
 // A candidate that has not welcomed us by then is given up: a connection over any network takes
 // less, and its node is at most that busy.
 constexpr std::int64_t candidate_ns = 2'000'000'000;
-// How long libzmq goes on sending, in the background, what was sent before we let go.
-constexpr int goodbye_ms = 1000;
-
 // The peer's releases and refusals: no more than all credits one by one, twice.
 constexpr int answers_max(std::uint32_t depth) { return static_cast<int>(2 * depth + 64); }
-
-constexpr int watched_events =
-    ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
-    ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
 
 // A sample's memory while libzmq's thread sends it in chunks.
 struct carriage {
@@ -52,106 +45,83 @@ std::error_code error_of(refusal_reason why) noexcept {
   return bus::errc::refused;
 }
 
-std::error_code error_of(const monitor::event& event) noexcept {
-  switch (event.what) {
-    case ZMQ_EVENT_CLOSED:
-      return bus::errc::not_found;  // nobody listens there
-    case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-      return bus::errc::incompatible;
-    case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
-      return bus::errc::denied;
-    default:
-      return bus::errc::gone;
-  }
-}
-
 }  // namespace
 
 peer_outbox::peer_outbox(std::shared_ptr<hub> shared, bus::node_id peer,
                          std::vector<std::string> candidates)
-    : hub_(std::move(shared)), peer_(peer), candidates_(std::move(candidates)) {
+    : hub_(std::move(shared)),
+      peer_(peer),
+      candidates_(std::move(candidates)),
+      is_call_(peer == bus::node_id{}) {
+  // Where it has answered a call counts more than where it says that it can be reached.
+  if (std::string place = hub_->called_at(peer_); !place.empty()) {
+    std::erase(candidates_, place);
+    candidates_.insert(candidates_.begin(), std::move(place));
+  }
   hub_->enlist(*this);
 }
 
 peer_outbox::~peer_outbox() {
-  say_goodbye();
+  abandon();
   hub_->dismiss(*this);
 }
 
 bus::result<void> peer_outbox::open() { return try_candidate(); }
 
+bus::result<void> peer_outbox::open_over(std::unique_ptr<line> opened) {
+  candidates_ = {"the line that it opened to us"};
+  tried_ = 1;
+  line_ = std::move(opened);
+  return say_hello();
+}
+
 void peer_outbox::abandon() noexcept {
-  say_goodbye();
+  // libzmq would linger for a connection that has ended, too.
+  read_events();
+  hang_up(state_ == bus::link_state::open ? parting::polite : parting::silent);
   if (state_ != bus::link_state::gone) end(bus::errc::closed);
 }
 
 // Tries candidates until one can be dialled; the last one's error if none can.
 bus::result<void> peer_outbox::try_candidate() {
-  bus::result<void> dialled = bus::unexpected(bus::errc::bad_address);
-  while (!dialled && tried_ < candidates_.size()) {
-    dialled = dial(candidates_[tried_++]);
-    if (!dialled) hang_up(0);
+  bus::result<void> begun = bus::unexpected(bus::errc::bad_address);
+  while (!begun && tried_ < candidates_.size()) {
+    auto dialling = dialled::open(
+        hub_, *this, candidates_[tried_++],
+        {.received_max = answers_max(hub_->setup().link_depth),
+         .sent_max = 0,
+         .bytes_max = static_cast<std::int64_t>(sizeof(release_layout) + 64 +
+                                                hub_->setup().link_depth * sizeof(credit_run))});
+    begun = dialling ? bus::result<void>() : bus::unexpected(dialling.error());
+    if (begun) {
+      line_ = std::move(*dialling);
+      dialled_ = true;
+      begun = say_hello();
+    }
+    if (!begun) hang_up(parting::silent);
   }
-  return dialled;
+  return begun;
 }
 
-bus::result<void> peer_outbox::dial(const std::string& candidate) {
-  auto zmq = hub_->zmq();
-  if (!zmq) return bus::unexpected(zmq.error());
-  auto dealer = socket::make(**zmq, ZMQ_DEALER);
-  if (!dealer) return bus::unexpected(dealer.error());
-  dealer_ = std::move(*dealer);
-  const std::uint32_t depth = hub_->setup().link_depth;
-  dealer_.set(ZMQ_LINGER, 0);
-  dealer_.set(ZMQ_SNDHWM, 0);
-  dealer_.set(ZMQ_RCVHWM, answers_max(depth));
-  dealer_.set(ZMQ_MAXMSGSIZE,
-              static_cast<std::int64_t>(sizeof(release_layout) + depth * sizeof(credit_run) + 64));
-  dealer_.set(ZMQ_RECONNECT_IVL, -1);
-  dealer_.set(ZMQ_HEARTBEAT_IVL, heartbeat_every_ms);
-  dealer_.set(ZMQ_HEARTBEAT_TIMEOUT, heartbeat_lost_ms);
-  auto watching = monitor::make(**zmq, dealer_, watched_events, hub_->fresh_name());
-  if (!watching) return bus::unexpected(watching.error());
-  monitor_ = std::move(*watching);
-  auto watched = hub_->watch(dealer_.descriptor(), messages_);
-  if (watched) watched = hub_->watch(monitor_.descriptor(), events_);
-  if (!watched) return watched;
-  auto connected = dealer_.connect(candidate);
-  if (!connected) return connected;
-
+bus::result<void> peer_outbox::say_hello() {
   auto hello = make<hello_layout>(word::hello);
   hello.node = hub_->setup().id.value;
   hello.target = peer_.value;
-  if (!dealer_.send(bytes_of(hello))) return bus::unexpected(bus::errc::no_memory);
+  if (!line_->send(bytes_of(hello))) return bus::unexpected(bus::errc::no_memory);
   used_ = true;
   deadline_ns_ = bus::steady_ns() + candidate_ns;
   hub_->schedule(deadline_ns_);
   return {};
 }
 
-void peer_outbox::hang_up(int linger_ms) noexcept {
-  if (!dealer_) return;
-  hub_->forget(dealer_.descriptor());
-  if (monitor_) hub_->forget(monitor_.descriptor());
-  monitor_.stop(dealer_);
-  dealer_.set(ZMQ_LINGER, linger_ms);
-  dealer_.close();
-}
-
-void peer_outbox::say_goodbye() noexcept {
-  // libzmq would linger for a connection that has ended, too.
-  read_events();
-  if (state_ == bus::link_state::open) {
-    // In order behind the data: the receiver has everything when it hears this.
-    static_cast<void>(dealer_.send(bytes_of(make<bye_layout>(word::bye))));
-    hang_up(goodbye_ms);
-  } else {
-    hang_up(0);
-  }
+void peer_outbox::hang_up(parting how) noexcept {
+  if (!line_) return;
+  line_->hang_up(how);
+  line_.reset();
 }
 
 void peer_outbox::failed(std::error_code why) noexcept {
-  hang_up(0);
+  hang_up(parting::silent);
   if (state_ == bus::link_state::opening) {
     // What a bus node said of itself tells more than a silent or closed port.
     if (!verdict_ || why == bus::errc::incompatible || why == bus::errc::refused) verdict_ = why;
@@ -162,6 +132,7 @@ void peer_outbox::failed(std::error_code why) noexcept {
 }
 
 void peer_outbox::end(std::error_code why) noexcept {
+  if (std::exchange(met_, false)) hub_->parted(peer_);
   state_ = bus::link_state::gone;
   reason_ = why;
   slots_.clear();
@@ -204,22 +175,18 @@ void peer_outbox::rest() noexcept {
 
 void peer_outbox::read_messages() noexcept {
   message one;
-  while (dealer_ && dealer_.receive(one)) heard(one);
+  while (line_ && line_->receive(one)) heard(one);
   used_ = false;
 }
 
 void peer_outbox::read_events() noexcept {
-  std::error_code why;
-  monitor::event event;
-  while (monitor_ && monitor_.next(event)) {
-    // The first event tells more than those that follow from it.
-    if (!why) why = error_of(event);
-  }
+  if (!line_) return;
+  const std::error_code why = line_->ended();
   if (!why) return;
   // What the peer said before the end may be a refusal, and counts first.
   const std::size_t attempt = tried_;
   read_messages();
-  if (dealer_ && attempt == tried_) failed(why);
+  if (line_ && attempt == tried_) failed(why);
 }
 
 void peer_outbox::heard(const message& one) noexcept {
@@ -238,6 +205,8 @@ void peer_outbox::heard(const message& one) noexcept {
     welcomed(bytes);
   } else if (kind == word::release && state_ == bus::link_state::open) {
     released(bytes);
+  } else if (kind == word::bye) {
+    failed(bus::errc::gone);
   } else {
     failed(bus::errc::bad_message);
   }
@@ -262,6 +231,8 @@ void peer_outbox::welcomed(std::span<const std::byte> bytes) noexcept {
   for (std::uint32_t credit = 0; credit < depth; ++credit) free_credits_[credit] = credit;
   free_tail_ = depth;
   state_ = bus::link_state::open;
+  met_ = dialled_;
+  if (met_) hub_->met(peer_, candidates_[tried_ - 1], is_call_);
   changed();
 }
 
@@ -386,7 +357,7 @@ std::size_t peer_outbox::post_packet(std::span<const bus::sample> batch) noexcep
     std::memset(at + payload.size(), 0, filled - payload.size());
     at += filled;
   }
-  if (!dealer_.send(packet)) return 0;
+  if (!line_->send(packet)) return 0;
   for (std::size_t i = 0; i < count; ++i) occupy(batch[i]);
   figures_.copied += count;
   return count;
@@ -409,7 +380,7 @@ bool peer_outbox::post_large(const bus::sample& one) noexcept {
   head.packet.count = 1;
   head.packet.first = sent_ + 1;
   head.record = {credit_at(0), 0, one.head()};
-  if (!dealer_.send(bytes_of(head))) {
+  if (!line_->send(bytes_of(head))) {
     delete cargo;
     return false;
   }
@@ -420,7 +391,7 @@ bool peer_outbox::post_large(const bus::sample& one) noexcept {
     message part;
     const bool referred = part.refer(chunk, carriage::release_chunk, cargo);
     if (!referred) carriage::release_chunk(nullptr, cargo);
-    if (!referred || !dealer_.send(part)) {
+    if (!referred || !line_->send(part)) {
       // The connection ended, or memory did, in the middle: the receiver drops the beginning.
       for (std::size_t unsent = i + 1; unsent < chunks; ++unsent)
         carriage::release_chunk(nullptr, cargo);

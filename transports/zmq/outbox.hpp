@@ -1,5 +1,6 @@
-// Our way into one peer: a DEALER with one connection and no reconnecting. A connection that ends,
-// ends the link; the node makes a new one, and nothing is ever sent twice or reordered by libzmq.
+// Our way into one peer: one line, which we dialled, or which a peer that cannot be called has
+// opened to us. A line that ends, ends the link; the node makes a new one, and nothing is ever sent
+// twice or reordered by libzmq.
 //
 //   opening --(next candidate, until none is left)--> opening --(welcome)--> open --> gone
 //
@@ -10,6 +11,7 @@
 
 #include "bus/link/outbox.hpp"
 #include "transports/zmq/hub.hpp"
+#include "transports/zmq/line.hpp"
 #include "transports/zmq/wire.hpp"
 
 #include <cstdint>
@@ -26,6 +28,8 @@ class peer_outbox final : public bus::outbox, public watcher {
   ~peer_outbox() override;
   // Tries the first candidate. Errors: the kernel's.
   [[nodiscard]] bus::result<void> open();
+  // Uses a line that the peer has opened to us. Errors: no_memory.
+  [[nodiscard]] bus::result<void> open_over(std::unique_ptr<line> opened);
   // The transport ends: says goodbye, and is gone from now on.
   void abandon() noexcept;
 
@@ -49,9 +53,8 @@ class peer_outbox final : public bus::outbox, public watcher {
   };
 
   [[nodiscard]] bus::result<void> try_candidate();
-  [[nodiscard]] bus::result<void> dial(const std::string& candidate);
-  void hang_up(int linger_ms) noexcept;
-  void say_goodbye() noexcept;
+  [[nodiscard]] bus::result<void> say_hello();
+  void hang_up(parting how) noexcept;
   void failed(std::error_code why) noexcept;
   void end(std::error_code why) noexcept;
   void changed() noexcept;
@@ -75,19 +78,19 @@ class peer_outbox final : public bus::outbox, public watcher {
   std::shared_ptr<hub> hub_;
   bus::node_id peer_;
   std::vector<std::string> candidates_;
+  bool is_call_;  // to whoever is there
   std::size_t tried_ = 0;
   std::int64_t deadline_ns_ = 0;
   std::error_code verdict_;  // the most telling failure of a candidate
-  socket dealer_;
-  monitor monitor_;
-  watch_point messages_{this, source::messages};
-  watch_point events_{this, source::events};
+  std::unique_ptr<line> line_;
+  bool dialled_ = false;  // by us
+  bool met_ = false;      // and the hub knows where
 
   bus::link_state state_ = bus::link_state::opening;
   std::error_code reason_;
   bool changed_ = false;
   bool armed_ = false;
-  bool used_ = false;  // the dealer was used since it was last found empty
+  bool used_ = false;  // the line was used since it was last found empty
 
   std::uint64_t bytes_max_ = 0;
   std::uint64_t link_bytes_max_ = 0;

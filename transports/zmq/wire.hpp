@@ -8,6 +8,9 @@
 //     begin {record}, chunk, ...    ------->
 //                                   <-------     release {credits} ...
 //     bye                           ------->
+//
+// The sender dials (DEALER) and the receiver is called (ROUTER), unless the receiver listens
+// nowhere: then it dials with an offer, and what is drawn above follows over that connection.
 #pragma once
 
 #include "bus/link/frame.hpp"
@@ -21,7 +24,7 @@
 
 namespace transports::zeromq {
 
-enum class word : std::uint8_t { hello = 1, welcome, refusal, packet, begin, release, bye };
+enum class word : std::uint8_t { hello = 1, welcome, refusal, packet, begin, release, bye, offer };
 
 enum class refusal_reason : std::uint32_t {
   version = 1,  // the prefix names the version that would have been accepted
@@ -55,6 +58,9 @@ struct hello_layout {
   std::uint64_t target = 0;  // who is meant; 0: whoever is there
 };
 static_assert(sizeof(hello_layout) == 24);
+
+// Kind offer, laid out like a hello: "I am `node`; `target`, send to me over this connection".
+using offer_layout = hello_layout;
 
 struct welcome_layout {
   prefix_layout prefix;

@@ -13,6 +13,9 @@ namespace transports {
 namespace zeromq {
 namespace {
 
+// An address without a place: over the line that the peer, which listens nowhere, has opened to us.
+constexpr std::string_view line_of_the_peer = "zmq:";
+
 class network final : public bus::transport {
  public:
   explicit network(const bus::transport_setup& setup)
@@ -62,6 +65,14 @@ class network final : public bus::transport {
 
   [[nodiscard]] bus::result<std::unique_ptr<bus::outbox>> connect(
       bus::node_id peer, const std::string& address) override {
+    if (address == line_of_the_peer) {
+      auto way = std::make_unique<peer_outbox>(hub_, peer, std::vector<std::string>());
+      auto offered = inbox_->take_offer(peer, *way);
+      if (!offered) return bus::unexpected(bus::errc::not_found);
+      auto opened = way->open_over(std::move(offered));
+      if (!opened) return bus::unexpected(opened.error());
+      return std::unique_ptr<bus::outbox>(std::move(way));
+    }
     auto parsed = parse_where(address);
     if (!parsed) return bus::unexpected(parsed.error());
     auto way = std::make_unique<peer_outbox>(hub_, peer, std::move(*parsed));
