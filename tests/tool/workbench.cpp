@@ -72,6 +72,7 @@ running::running(const scratch& where, const std::vector<std::string>& arguments
   std::vector<std::string> words = {BUS_COMMAND};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> raw;
+  raw.reserve(words.size() + 1);
   for (std::string& word : words) raw.push_back(word.data());
   raw.push_back(nullptr);
   const std::string directory = where.path() + "/bus";
@@ -122,7 +123,7 @@ outcome running::wait() {
 
 other_process::other_process(
     const scratch& where, const std::string& name,
-    std::function<void(bus::node&, const std::function<void()>& ready)> work) {
+    const std::function<void(bus::node&, const std::function<void()>& ready)>& work) {
   std::array<int, 2> ends{};
   REQUIRE(::pipe2(ends.data(), O_CLOEXEC) == 0);
   pid_ = ::fork();

@@ -67,7 +67,7 @@ class running {
 class other_process {
  public:
   other_process(const scratch& where, const std::string& name,
-                std::function<void(bus::node&, const std::function<void()>& ready)> work);
+                const std::function<void(bus::node&, const std::function<void()>& ready)>& work);
   ~other_process();
   other_process(const other_process&) = delete;
   other_process& operator=(const other_process&) = delete;

@@ -55,7 +55,7 @@ TEST_CASE("the bytes of an attachment are those of LAYOUT.md") {
 TEST_CASE("an attachment arrives whole, with its binary part in place and aligned") {
   const auto memory = bus::pool::make(codec_tools::pool_bytes_max);
   bus::arena_shelf shelf;
-  for (const std::size_t size : {0, 1, 7, 8, 9, 63, 64, 65, 4096, 1 << 20}) {
+  for (const std::size_t size : {0UL, 1UL, 7UL, 8UL, 9UL, 63UL, 64UL, 65UL, 4096UL, 1UL << 20}) {
     const std::string binary(size, 'b');
     auto sample = encoded<picture>(*memory, {front(), bytes_of(binary)});
     const auto* const place = sample.payload().data();

@@ -285,7 +285,7 @@ TEST_CASE("an attached topic shows its message and how much binary there is") {
 
 TEST_CASE("a schema that cannot be is refused, with the reason's kind") {
   const auto& quake = bus::codec<demo::Quake>::type();
-  const auto refused = [](bus::type_info claimed) {
+  const auto refused = [](const bus::type_info& claimed) {
     return bus::dynamic_type::from_schema(claimed).error();
   };
   CHECK(refused(

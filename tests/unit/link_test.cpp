@@ -112,7 +112,7 @@ TEST_CASE("samples dropped on other threads all come home") {
     for (std::size_t i = 0; i < threads; ++i) droppers.emplace_back([copy = shared] {});
   }
   // Had one been lost, the pool would have had to allocate another.
-  REQUIRE(pool->bytes() <= 2 * 1024);
+  REQUIRE(pool->bytes() <= 2048);
 }
 
 TEST_CASE("ringing an awake bell wakes nothing and costs no token") {

@@ -115,6 +115,7 @@ TEST_CASE("samples dropped by other threads come home, also after the arena was 
     REQUIRE(lent);
     const bus::sample shared = commit(lent);
     std::vector<std::jthread> droppers;
+    droppers.reserve(4);
     for (int i = 0; i < 4; ++i) droppers.emplace_back([copy = shared] {});
   }
   REQUIRE(memory->bytes() == 1 << 20);
