@@ -54,13 +54,17 @@ void require_says(const std::string& sentence, std::initializer_list<const char*
   }
 }
 
-// All that lies in a bus directory but the empty rooms that every bus has.
+// All that lies in a bus directory but the rooms that every bus has; the pipes of those who got no
+// inotify instance count, wherever they lie.
 std::set<std::string> left_in(const std::string& directory) {
   std::set<std::string> names;
   for (const auto& entry : files::directory_iterator(directory)) {
     const std::string name = entry.path().filename().string();
-    const bool room = name == "schemas" || (name == "waiting" && files::is_empty(entry.path()));
-    if (!room) names.insert(name);
+    if (name == "waiting") {
+      names.merge(left_in(entry.path().string()));
+    } else if (name != "schemas") {
+      names.insert(name);
+    }
   }
   return names;
 }
@@ -240,9 +244,10 @@ TEST_CASE("a node of another version is not linked, and both versions are named"
       [&] {
         writer.run_for(1ms);
         const auto links = writer.inside().meeting_place().read_links(writer.id());
-        if (!links || links->troubles_size() == 0) return false;
-        troubles = links->troubles(0);
-        return true;
+        if (!links) return false;
+        // It may stand beside others, when the machine is short of something.
+        for (const std::string& one : links->troubles()) troubles = one;
+        return troubles.find("version") != std::string::npos;
       },
       10s));
   CHECK_THAT(troubles, Contains("version 2") && Contains("we speak 1") && Contains("stranger"));
