@@ -62,6 +62,7 @@ bool is_well_known_or_ours(const pb::Descriptor& type) {
 // Counts and checks all messages of a file, nested ones included. False: refuse the schema.
 bool check_types(const pb::FileDescriptor& file, int& count) {
   std::vector<const pb::Descriptor*> ahead;
+  ahead.reserve(static_cast<std::size_t>(file.message_type_count()));
   for (int i = 0; i < file.message_type_count(); ++i) ahead.push_back(file.message_type(i));
   while (!ahead.empty()) {
     const pb::Descriptor& type = *ahead.back();

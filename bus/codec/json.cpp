@@ -177,7 +177,7 @@ result<std::string> of_repeated(const pb::Message& message, const pb::FieldDescr
     if (i != 0) text += ',';
     const element one(message, field, i);
     if (is_map) text += quoted(key_of(one.message())) + ':';
-    const auto value =
+    auto value =
         is_map ? element(one.message(), *field.message_type()->map_value(), whole_field).json()
                : one.json();
     if (!value) return value;

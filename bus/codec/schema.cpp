@@ -55,6 +55,7 @@ std::string line_of(const pb::FieldDescriptor& field) {
 
 std::string lines_of(const pb::EnumDescriptor& type) {
   std::vector<std::pair<int, std::string>> values;
+  values.reserve(static_cast<std::size_t>(type.value_count()));
   for (int i = 0; i < type.value_count(); ++i) {
     values.emplace_back(type.value(i)->number(), type.value(i)->name());
   }
@@ -69,6 +70,7 @@ std::string lines_of(const pb::EnumDescriptor& type) {
 
 std::string canonical_lines(const pb::Descriptor& type) {
   std::vector<const pb::FieldDescriptor*> fields;
+  fields.reserve(static_cast<std::size_t>(type.field_count()));
   for (int i = 0; i < type.field_count(); ++i) fields.push_back(type.field(i));
   std::sort(fields.begin(), fields.end(),
             [](const auto* a, const auto* b) { return a->number() < b->number(); });

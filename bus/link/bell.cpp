@@ -9,6 +9,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <linux/membarrier.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
@@ -26,7 +27,17 @@ constexpr unsigned pidfd_signal_thread = 1;
 constexpr std::size_t page_bytes = 4096;
 constexpr std::uint32_t mode_bits = 3;
 
-bell_mode mode_of(std::uint32_t word) noexcept { return static_cast<bell_mode>(word & mode_bits); }
+// Registers this process for the global barriers of others, and says whether there are any. Asked
+// once: the answer is the kernel's and the sandbox's, not ours.
+bool register_for_barriers() noexcept {
+  static const bool registered =
+      ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0U, 0) == 0;
+  return registered;
+}
+
+bool run_barriers() noexcept {
+  return ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0U, 0) == 0;
+}
 
 // Signals the one thread that `thread` names. False: this rung does not hold here.
 bool send_signal(const fd& thread) noexcept {
@@ -41,12 +52,9 @@ void write_event(const fd& event) noexcept {
   }
 }
 
-// The sender's half of the protocol, for our own bell and for a stranger's. `thread` is dropped
-// for good when a signal cannot be sent.
-rung ring_page(bell_layout& page, fd* thread, const fd& event) noexcept {
-  // Pairs with: bell::arm, exchange of word. Orders our publication before this look at the word,
-  // as the sleeper orders its word before its last look at the queues; one of us sees the other.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+// Wakes the sleeper, for our own bell and for a stranger's. Requires: is_awake() said no. `thread`
+// is dropped for good when a signal cannot be sent.
+rung wake_page(bell_layout& page, fd* thread, const fd& event) noexcept {
   std::uint32_t word = page.word.load(std::memory_order_relaxed);
   rung used = rung::none;
   switch (mode_of(word)) {
@@ -110,6 +118,7 @@ result<std::unique_ptr<bell>> bell::make() {
   made->event_ = fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!made->event_) return unexpected(last_system_error());
 
+  made->barriers_ = register_for_barriers();
   made->thread_id_ = ::gettid();
   made->thread_ = fd(static_cast<int>(::syscall(SYS_pidfd_open, made->thread_id_, pidfd_thread)));
   if (made->thread_) {
@@ -131,10 +140,34 @@ bell::~bell() {
 
 void bell::arm(bell_mode mode) noexcept {
   sleeps_ += mode_bits + 1;
-  // Pairs with: ring_page, the fence before its load of word.
+  // Pairs with: is_awake, the fence before its load of word.
   page_->word.exchange((sleeps_ & ~mode_bits) | static_cast<std::uint32_t>(mode),
                        std::memory_order_seq_cst);
   std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (unfenced_) fence_for_others();
+  came_ = 0;
+}
+
+void bell::fence_for_others() noexcept {
+  if (came_ < burst) {
+    unfenced_ = false;
+    // Relaxed: the barriers order it, too. Whoever still saw 1 was before them.
+    page_->unfenced.store(0, std::memory_order_relaxed);
+  }
+  if (run_barriers()) return;
+  // It was allowed once; a sandbox that was entered since forbids it. From now on senders fence. As
+  // to those who just did not: a store leaves its processor within a microsecond, so once in a
+  // life, we wait a thousand times as long.
+  unfenced_ = barriers_ = false;
+  page_->unfenced.store(0, std::memory_order_relaxed);
+  const timespec pause{0, 1'000'000};
+  static_cast<void>(::nanosleep(&pause, nullptr));
+}
+
+void bell::let_unfenced() noexcept {
+  unfenced_ = true;
+  // Relaxed: it allows, and orders nothing.
+  page_->unfenced.store(1, std::memory_order_relaxed);
 }
 
 void bell::arm_semaphore() noexcept { arm(bell_mode::on_semaphore); }
@@ -198,7 +231,10 @@ result<bell_keys> bell::keys() const {
   return copies;
 }
 
-rung bell::ring() noexcept { return ring_page(*page_, nullptr, event_); }
+rung bell::ring() noexcept {
+  if (is_awake(*page_, barriers_)) return rung::none;
+  return wake_page(*page_, nullptr, event_);
+}
 
 result<ringer> ringer::open(bell_keys keys) {
   struct stat about {};
@@ -213,6 +249,7 @@ result<ringer> ringer::open(bell_keys keys) {
   opened.page_ = *page;
   opened.thread_ = std::move(keys.thread);
   opened.event_ = std::move(keys.event);
+  opened.registered_ = register_for_barriers();
   if (opened.page_->magic != bell_layout::magic_value) return unexpected(errc::corrupt);
   if (opened.page_->version != bell_layout::current_version) return unexpected(errc::incompatible);
   return opened;
@@ -221,12 +258,14 @@ result<ringer> ringer::open(bell_keys keys) {
 ringer::ringer(ringer&& other) noexcept
     : page_(std::exchange(other.page_, nullptr)),
       thread_(std::move(other.thread_)),
-      event_(std::move(other.event_)) {}
+      event_(std::move(other.event_)),
+      registered_(other.registered_) {}
 
 ringer& ringer::operator=(ringer&& other) noexcept {
   std::swap(page_, other.page_);
   thread_ = std::move(other.thread_);
   event_ = std::move(other.event_);
+  registered_ = other.registered_;
   return *this;
 }
 
@@ -234,6 +273,6 @@ ringer::~ringer() {
   if (page_) ::munmap(page_, page_bytes);
 }
 
-rung ringer::ring() noexcept { return ring_page(*page_, &thread_, event_); }
+rung ringer::wake() noexcept { return wake_page(*page_, &thread_, event_); }
 
 }  // namespace bus

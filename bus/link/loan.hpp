@@ -4,7 +4,7 @@
 
 #include "bus/link/sample.hpp"
 
-#include <cstring>
+#include <new>
 #include <span>
 #include <utility>
 
@@ -34,9 +34,17 @@ class loan {
   // Puts `head` before the payload and seals both. Requires: head.bytes <= bytes().size().
   [[nodiscard]] sample commit(const frame& head) && noexcept {
     BUS_CHECK(head.bytes <= block_->capacity);
-    std::byte* const place = block_->payload - sizeof(frame);
-    std::memcpy(place, &head, sizeof head);
-    block_->head = reinterpret_cast<const frame*>(place);
+    // Field by field; see core::next_frame.
+    block_->head = new (block_->payload - sizeof(frame)) frame{.version = head.version,
+                                                               .flags = head.flags,
+                                                               .publisher = head.publisher,
+                                                               .node = head.node,
+                                                               .topic_hash = head.topic_hash,
+                                                               .type_hash = head.type_hash,
+                                                               .sequence = head.sequence,
+                                                               .sent_ns = head.sent_ns,
+                                                               .correlation = head.correlation,
+                                                               .bytes = head.bytes};
     return sample(*std::exchange(block_, nullptr));
   }
 

@@ -43,6 +43,15 @@ class outbox {
   // Errors: gone (see reason()), too_big (the first sample is larger than bytes_max).
   [[nodiscard]] virtual result<std::size_t> send(std::span<const sample> batch) noexcept = 0;
 
+  // The same for one sample that the caller has no more use for: if it was taken, it was moved out
+  // of `one`, and nobody had to count a reference up and down, which costs more than the rest of a
+  // small message. Returns 0 or 1, and the errors of send().
+  [[nodiscard]] virtual result<std::size_t> give(sample&& one) noexcept {
+    const auto taken = send({&one, 1});
+    if (taken && *taken == 1) one = sample();
+    return taken;
+  }
+
   [[nodiscard]] virtual link_state state() const noexcept = 0;
   // Why it is gone; a default error_code before that.
   [[nodiscard]] virtual std::error_code reason() const noexcept = 0;

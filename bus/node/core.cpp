@@ -22,8 +22,6 @@ constexpr std::uint32_t from_timer = 1001;
 
 // A goodbye waits this long for peers that are behind.
 constexpr std::chrono::seconds linger{1};
-// How many turns or publications pass between two looks at what need not be looked at each time.
-constexpr std::uint32_t now_and_then = 64;
 // Samples taken per turn when nobody says otherwise.
 constexpr std::size_t usual_budget = 256;
 
@@ -63,6 +61,9 @@ bool lacks_descriptors(std::error_code why) {
 
 constexpr const char* more_descriptors = "raise the limit of open files (ulimit -n)";
 
+constexpr const char* more_memory =
+    "give this process more (ulimit -v, ulimit -f, its cgroup's memory.max), or ask `bus doctor`";
+
 // The next step for somebody whose bus directory refused.
 std::string advice(std::error_code why) {
   if (why == errc::no_space) return "free some space or set OMNIBUS_DIR to another directory";
@@ -73,8 +74,9 @@ std::string advice(std::error_code why) {
 template <class T>
 T must(result<T> made, const std::string& what) {
   if (made) return std::move(*made);
-  const std::string step =
-      lacks_descriptors(made.error()) ? std::string("; ") + more_descriptors : "";
+  std::string step;
+  if (lacks_descriptors(made.error())) step = std::string("; ") + more_descriptors;
+  if (made.error() == errc::no_memory) step = std::string("; ") + more_memory;
   throw error(made.error(), what + ": " + made.error().message() + step);
 }
 
@@ -96,7 +98,7 @@ core::core(node_options options) : options_(completed(std::move(options))), id_(
 }
 
 void core::come_up() {
-  bell_ = must(bell::make(), "cannot make the node's bell");
+  bell_ = must(bell::make(), "cannot make the node's bell in shared memory (memfd)");
   watch_ = fd(::epoll_create1(EPOLL_CLOEXEC));
   timer_ = fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!watch_ || !timer_) {
@@ -229,39 +231,28 @@ void core::adopt(asio::io_context& context) noexcept {
   sentry_.reset();
 }
 
-result<loan> core::lend(publication& source, std::uint64_t bytes) noexcept {
-  transport& lender = source.lender ? *source.lender : *transports_.front();
-  auto lent = lender.lend(bytes);
-  if (!lent) source.row->add(column::refused, 1);
-  return lent;
-}
-
 void core::publish_to_nobody(publication& source, std::uint64_t bytes) noexcept {
   source.row->set(column::published, ++source.head.sequence);
   source.row->add(column::sent_bytes, bytes);
 }
 
-frame core::next_frame(const publication& source, std::uint16_t flags) noexcept {
-  frame head = source.head;
-  ++head.sequence;
-  head.flags = flags;
-  head.sent_ns = wall_ns();
-  return head;
-}
-
-published core::send(publication& source, const sample& sealed) noexcept {
+published core::send(publication& source, sample&& sealed) noexcept {
   ledger_row& row = *source.row;
   source.head.sequence = sealed.head().sequence;
+  const std::uint64_t bytes = sealed.head().bytes;
   // Before anybody has it: if we are killed in between, our last word covers all that we gave away.
   row.set(column::published, source.head.sequence);
   published outcome{
       .links = static_cast<std::uint32_t>(source.routes.size()), .taken = 0, .error = {}};
-  for (peer_link* const link : source.routes) {
-    outcome.taken += link->offer(source, sealed) ? 1 : 0;
+  for (std::size_t i = 0; i + 1 < source.routes.size(); ++i) {
+    outcome.taken += source.routes[i]->offer(source, sealed) ? 1 : 0;
+  }
+  if (outcome.links > 0) {
+    outcome.taken += source.routes.back()->give(source, std::move(sealed)) ? 1 : 0;
   }
   row.add(column::offered, outcome.links);
   row.add(column::taken, outcome.taken);
-  row.add(column::sent_bytes, sealed.head().bytes);
+  row.add(column::sent_bytes, bytes);
   if (outcome.taken != outcome.links) {
     row.add(column::full, outcome.links - outcome.taken);
     restless_ = true;
@@ -283,12 +274,10 @@ bool core::wait_room(publication& source, deadline until) {
   });
 }
 
-void core::in_passing() noexcept {
-  const bool called = sentry_ && sentry_->calls();
-  if (!called && ++turns_ % now_and_then != 0) return;
+void core::pass() noexcept {
   if (in_pump_) return;
   try {
-    if (called) {
+    if (sentry_ && sentry_->calls()) {
       attend();
     } else if (restless_) {
       tend();
@@ -311,6 +300,8 @@ std::size_t core::pump(std::size_t budget) {
     came += transports_[i]->arrivals().poll(budget - came, *reception_);
   }
   in_pump_ = false;
+  bell_->came(came);
+  tide_.turned(came);
   if (sentry_ && sentry_->calls()) {
     attend();
     ++came;
@@ -371,6 +362,7 @@ void core::disarm() noexcept {
 }
 
 void core::sleep(deadline until) {
+  tide_.slept();
   post_sentry();
   keep_books();
   bell_->arm_semaphore();

@@ -17,6 +17,7 @@
 #include "bus/node/rendezvous.hpp"
 #include "bus/node/sentry.hpp"
 #include "bus/node/subscription.hpp"
+#include "bus/node/tide.hpp"
 #include "bus/route/directory.hpp"
 #include "bus/route/explain.hpp"
 
@@ -98,11 +99,29 @@ class core {
   void retire(const std::shared_ptr<subscription>& one);
 
   // Memory for a message of `source`, where its subscribers read it. Errors: too_big, no_memory.
-  [[nodiscard]] result<loan> lend(publication& source, std::uint64_t bytes) noexcept;
+  [[nodiscard]] result<loan> lend(publication& source, std::uint64_t bytes) noexcept {
+    transport& lender = source.lender ? *source.lender : *transports_.front();
+    auto lent = lender.lend(bytes);
+    if (!lent) source.row->add(column::refused, 1);
+    return lent;
+  }
   // The frame of the next sample, complete but for `bytes`. The number is used up by send() only.
-  [[nodiscard]] static frame next_frame(const publication& source, std::uint16_t flags) noexcept;
+  [[nodiscard]] frame next_frame(const publication& source, std::uint16_t flags) noexcept {
+    // Field by field, here and in loan::commit: a copy by wider words would have to wait until the
+    // narrower ones that were just written have left the processor.
+    return {.version = source.head.version,
+            .flags = flags,
+            .publisher = source.head.publisher,
+            .node = source.head.node,
+            .topic_hash = source.head.topic_hash,
+            .type_hash = source.head.type_hash,
+            .sequence = source.head.sequence + 1,
+            .sent_ns = stamps_.now_ns(),
+            .correlation = source.head.correlation,
+            .bytes = 0};
+  }
   // Offers a sample sealed with next_frame() to every link, and counts it.
-  published send(publication& source, const sample& sealed) noexcept;
+  published send(publication& source, sample&& sealed) noexcept;
   // Counts a sample that nobody listens to. Requires: source.routes.empty().
   void publish_to_nobody(publication& source, std::uint64_t bytes) noexcept;
   // Whether every link has a place for the next sample; cheap.
@@ -110,7 +129,9 @@ class core {
   // Waits until every link has much room, or the deadline; returns whether it has.
   bool wait_room(publication& source, deadline until);
   // Looks after the control plane if it called; cheap when it did not.
-  void in_passing() noexcept;
+  void in_passing() noexcept {
+    if (++turns_ % now_and_then == 0 || (sentry_ && sentry_->calls())) pass();
+  }
 
   // One turn; takes at most `budget` samples; returns how many.
   std::size_t pump(std::size_t budget);
@@ -148,6 +169,10 @@ class core {
   void attend();
 
  private:
+  // How many turns or publications pass between two looks at what need not be looked at each time.
+  static constexpr std::uint32_t now_and_then = 64;
+
+  void pass() noexcept;
   void come_up();
   void open_directory();
   void open_transports();
@@ -215,6 +240,8 @@ class core {
   paced_file links_file_{.at_once = 2, .pause_ns = 100'000'000};
   std::int64_t timer_set_ns_ = INT64_MAX;  // for when the timer is set; never
   std::uint32_t turns_ = 0;
+  tide tide_;
+  stamp_clock stamps_;
 };
 
 // About 100 us: much longer than an answer takes from another core, and far less than the
@@ -233,6 +260,7 @@ bool core::drive(deadline until, std::size_t budget, Done&& done) {
       continue;
     }
     if (done()) return true;
+    if (tide_.linger(options_.waiting != wait_policy::spin)) continue;
     if (options_.waiting == wait_policy::sleep) {
       if (until.passed()) return false;
       sleep(until);

@@ -87,18 +87,9 @@ void peer_link::introduce(const wire::Introduce& words) {
   unsettled_work_ = true;
 }
 
-bool peer_link::offer(publication& source, const sample& one) noexcept {
-  return offer(source, std::span(&one, 1)) == 1;
-}
-
-std::size_t peer_link::offer(publication& source, std::span<const sample> batch) noexcept {
-  const auto sent = box_->send(batch);
-  const std::size_t taken = sent.value_or(std::size_t{0});
-  places_ -= std::min(places_, static_cast<std::uint32_t>(taken));
-  if (taken == batch.size()) return taken;
+void peer_link::owe(publication& source) noexcept {
   attachments_[source.number].owed = true;
   unsettled_work_ = true;
-  return taken;
 }
 
 bool peer_link::has_room() noexcept {

@@ -54,9 +54,13 @@ class peer_link {
   void introduce(const wire::Introduce& words);
 
   // The data path. Returns whether the sample was taken. Requires: attached.
-  bool offer(publication& source, const sample& one) noexcept;
-  // The same for a batch; returns how many were taken from the front.
-  std::size_t offer(publication& source, std::span<const sample> batch) noexcept;
+  bool offer(publication& source, const sample& one) noexcept {
+    return took(source, box_->send({&one, 1}));
+  }
+  // The same for a sample that nobody else wants.
+  bool give(publication& source, sample&& one) noexcept {
+    return took(source, box_->give(std::move(one)));
+  }
 
   // Whether the next sample will find a place, as far as messages are counted. Cheap: it asks the
   // outbox only when all places that it knew of are used up.
@@ -98,6 +102,15 @@ class peer_link {
     sample probe;       // our reference to the Attach, until the peer has let go of it
   };
 
+  bool took(publication& source, const result<std::size_t>& sent) noexcept {
+    if (!sent || *sent != 1) {
+      owe(source);
+      return false;
+    }
+    places_ -= places_ > 0 ? 1 : 0;
+    return true;
+  }
+  void owe(publication& source) noexcept;
   void attach(attachment& one);
   void drop_out(attachment& one);
   void lose_box(std::error_code why);

@@ -81,7 +81,7 @@ class publisher_base {
     return {.links = 0, .taken = 0, .error = why};
   }
   published seal(loan filled, std::uint64_t bytes, std::uint16_t flags) noexcept {
-    frame head = core::next_frame(*source_, flags);
+    frame head = core_->next_frame(*source_, flags);
     head.bytes = bytes;
     return core_->send(*source_, std::move(filled).commit(head));
   }
@@ -152,9 +152,9 @@ class publisher : public publisher_base {
   published publish(attachment_loan&& filled,
                     const Message& message) noexcept requires std::is_same_v<T, attached<Message>> {
     core_->in_passing();
-    const auto sealed = filled.commit(message, core::next_frame(*source_, codec<T>::frame_flags));
+    auto sealed = filled.commit(message, core_->next_frame(*source_, codec<T>::frame_flags));
     if (!sealed) return refused(sealed.error());
-    return core_->send(*source_, *sealed);
+    return core_->send(*source_, std::move(*sealed));
   }
 };
 

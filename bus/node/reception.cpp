@@ -26,13 +26,22 @@ void reception::remove(const subscription& one) {
     return other.get() == &one;
   };
   for (auto& [key, known] : sources_) {
-    std::erase_if(known.targets, [&](const target& each) {
-      if (!is_it(each.to)) return false;
+    for (target& each : known.targets) {
+      if (!is_it(each.to)) continue;
       ledger_.release(*each.row);
-      return true;
-    });
+      ended_.push_back(std::move(each.to));
+    }
   }
   std::erase_if(subscriptions_, is_it);
+  if (!delivering_) sweep();
+}
+
+// Forgets the targets whose subscriptions have ended.
+void reception::sweep() noexcept {
+  for (auto& [key, known] : sources_) {
+    std::erase_if(known.targets, [](const target& each) { return !each.to; });
+  }
+  ended_.clear();
 }
 
 std::size_t reception::sources_of(const subscription& one) const {
@@ -95,19 +104,35 @@ void reception::accept(sample&& arrived) noexcept {
     const auto [fresh, missing] = from->account.arrived(head.sequence);
     if (!fresh) return;
     charge(*from, missing, loss::queue_full);
-    // By index, and each kept alive by a copy: a callback may subscribe, or end its subscription.
-    for (std::size_t i = 0; i < from->targets.size(); ++i) {
-      ledger_row& row = *from->targets[i].row;
-      row.set(column::source_sequence, head.sequence);
-      row.add(column::source_arrived, 1);
-      const std::shared_ptr<subscription> to = from->targets[i].to;
-      to->row().add(column::expected, 1);
-      to->accept(arrived);
-    }
+    deliver(*from, std::move(arrived));
   } catch (...) {
-    // A callback's exception is the user's: it comes out of the call that pumped the node.
+    // Out of memory for the words of a control message.
     if (!trouble_) trouble_ = std::current_exception();
   }
+}
+
+// Hands a sample to each subscription that it meets. A callback may subscribe, end a subscription
+// (its own, too), or throw: none of this is to cost another subscription its sample.
+void reception::deliver(source& from, sample&& arrived) noexcept {
+  const std::uint64_t sequence = arrived.head().sequence;
+  const std::size_t count = from.targets.size();  // those who subscribe now begin after this one
+  delivering_ = true;
+  for (std::size_t i = 0; i < count; ++i) {
+    const target& each = from.targets[i];
+    if (!each.to) continue;
+    each.row->set(column::source_sequence, sequence);
+    each.row->add(column::source_arrived, 1);
+    subscription& to = *each.to;  // kept in ended_ should it end now
+    to.row().add(column::expected, 1);
+    try {
+      to.accept(i + 1 == count ? std::move(arrived) : sample(arrived));
+    } catch (...) {
+      // A callback's exception is the user's: it comes out of the call that pumped the node.
+      if (!trouble_) trouble_ = std::current_exception();
+    }
+  }
+  delivering_ = false;
+  if (!ended_.empty()) sweep();
 }
 
 void reception::control(const sample& arrived) {

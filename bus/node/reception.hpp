@@ -69,7 +69,7 @@ class reception final : public sink {
 
  private:
   struct target {
-    std::shared_ptr<subscription> to;
+    std::shared_ptr<subscription> to;  // empty: ended while samples were handed out; to be swept
     ledger_row* row;
   };
   struct source {
@@ -81,6 +81,8 @@ class reception final : public sink {
   };
   using source_key = std::pair<node_id, std::uint32_t>;
 
+  void deliver(source& from, sample&& arrived) noexcept;
+  void sweep() noexcept;
   void control(const sample& arrived);
   void attach(node_id from, const wire::Attach& words);
   void detach(node_id from, std::uint32_t publisher, std::uint64_t last_sequence);
@@ -97,6 +99,9 @@ class reception final : public sink {
   // The source of the sample before: most arrive in runs.
   source_key recent_key_{};
   source* recent_ = nullptr;
+  // While samples are handed out, what ends is kept until nobody looks at it any more.
+  bool delivering_ = false;
+  std::vector<std::shared_ptr<subscription>> ended_;
   std::uint64_t strays_ = 0;
   std::exception_ptr trouble_;
 };

@@ -160,7 +160,7 @@ void rendezvous::call_those_who_wait(node_id changed) const noexcept {
 }
 
 void rendezvous::read_watch(std::vector<node_id>& touched) {
-  alignas(inotify_event) std::array<char, 64 * 1024> buffer;
+  alignas(inotify_event) std::array<char, 64UL * 1024> buffer;
   for (;;) {
     const ssize_t got = ::read(watch_.get(), buffer.data(), buffer.size());
     if (got < 0 && errno == EINTR) continue;

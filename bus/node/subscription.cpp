@@ -16,11 +16,11 @@ subscription::subscription(setup wanted, ledger_row& row)
   interest_.set_when_full(static_cast<std::uint32_t>(options_.when_full));
 }
 
-void subscription::accept(const sample& arrived) {
+void subscription::accept(sample&& arrived) {
   row_.add(column::received_bytes, arrived.head().bytes);
   if (callback_) {
     // settle() or spoil() is the callback's to call: it knows whether the bytes decoded.
-    callback_(sample(arrived));
+    callback_(std::move(arrived));
     return;
   }
   if (count_ == ring_.size()) {
@@ -33,7 +33,7 @@ void subscription::accept(const sample& arrived) {
   }
   std::size_t last = first_ + count_;
   if (last >= ring_.size()) last -= ring_.size();
-  ring_[last] = arrived;
+  ring_[last] = std::move(arrived);
   ++count_;
   row_.set(column::queued, count_);
   if (on_arrival) on_arrival();

@@ -33,7 +33,7 @@ class subscription {
   [[nodiscard]] bool has_callback() const noexcept { return static_cast<bool>(callback_); }
 
   // A sample has come; it is queued, handed to the callback, or dropped and counted.
-  void accept(const sample& arrived);
+  void accept(sample&& arrived);
   [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
   [[nodiscard]] std::size_t room() const noexcept { return ring_.size() - count_; }
   [[nodiscard]] drop when_full() const noexcept { return options_.when_full; }

@@ -1,18 +1,17 @@
 #include "bus/tool/bench.hpp"
 
 #include "bus/bus.hpp"
+#include "bus/tool/child.hpp"
 #include "bus/tool/figures.hpp"
 #include "bus/tool/limits.hpp"
+#include "bus/tool/private_folder.hpp"
 #include "bus/tool/step_aside.hpp"
 #include "transports/standard.hpp"
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <csignal>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -21,7 +20,6 @@
 #include <vector>
 
 #include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -166,45 +164,30 @@ class peer {
                                       std::to_string(bench.depth)};
     if (bench.untouched) words.emplace_back("--untouched");
     std::vector<char*> arguments;
+    arguments.reserve(words.size() + 1);
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
-    if (::posix_spawn(&pid_, "/proc/self/exe", nullptr, nullptr, arguments.data(), environ) != 0) {
+    posix_spawn_file_actions_t files;
+    ::posix_spawn_file_actions_init(&files);
+    ::posix_spawn_file_actions_adddup2(&files, life_.far_end(), STDIN_FILENO);
+    const int failed =
+        ::posix_spawn(&pid_, "/proc/self/exe", &files, nullptr, arguments.data(), environ);
+    ::posix_spawn_file_actions_destroy(&files);
+    if (failed != 0) {
       throw std::runtime_error("cannot start a peer process: the system has no room for one");
     }
   }
   ~peer() {
     if (pid_ <= 0) return;
-    // It ends by itself after the stop word; what does not is ended.
-    for (const auto until = deadline::after(5s); !until.passed();) {
-      if (::waitpid(pid_, nullptr, WNOHANG) != 0) return;
-      ::usleep(1000);
-    }
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
+    reap(pid_, 5s);  // it ends by itself after the stop word
   }
   peer(const peer&) = delete;
   peer& operator=(const peer&) = delete;
 
  private:
+  lifeline life_;
   pid_t pid_ = -1;
   std::jthread thread_;
-};
-
-class scratch {
- public:
-  scratch() : path_(std::filesystem::temp_directory_path() / "omnibus-bench-XXXXXX") {
-    if (!::mkdtemp(path_.data())) throw std::runtime_error("cannot make a directory in /tmp");
-  }
-  ~scratch() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  scratch(const scratch&) = delete;
-  scratch& operator=(const scratch&) = delete;
-  [[nodiscard]] const std::string& path() const noexcept { return path_; }
-
- private:
-  std::string path_;
 };
 
 // --- figures
@@ -270,7 +253,7 @@ void print(const bench_options& bench, const figures& all, const limit_kind& lim
 // --- the workloads
 
 int latency(const bench_options& bench) {
-  const scratch directory;
+  const private_folder directory("omnibus-bench");
   const peer other("echo", bench, directory.path());
   node here(options_for(bench, "bench", directory.path()));
   auto pong = here.subscribe<raw>("bench/pong", {.depth = 64, .when_full = drop::newest});
@@ -381,7 +364,7 @@ class flood {
 
   const bench_options& bench_;
   std::uint64_t subscribers_;
-  scratch directory_;
+  private_folder directory_{"omnibus-bench"};
   std::vector<std::unique_ptr<peer>> peers_;
   std::optional<node> here_;
   std::optional<subscriber<raw>> done_;
@@ -438,6 +421,8 @@ int run_bench(const bench_options& options) {
 }
 
 int run_bench_peer(const bench_peer_options& options) {
+  // Its standard input is the lifeline of whoever started it.
+  if (!lifeline::holds(STDIN_FILENO)) return 1;
   play(options.role, options.bench, options.directory);
   return 0;
 }

@@ -2,6 +2,7 @@
 
 #include "bus/base/clock.hpp"
 #include "bus/base/fd.hpp"
+#include "bus/tool/child.hpp"
 #include "bus/tool/step_aside.hpp"
 
 #include <algorithm>
@@ -67,6 +68,7 @@ class child {
   template <class Body>
   explicit child(Body&& body) : pid_(::fork()) {
     if (pid_ != 0) return;
+    if (!life_.hold()) ::_exit(1);
     step_aside();
     body();
     ::_exit(0);
@@ -81,6 +83,7 @@ class child {
   [[nodiscard]] pid_t pid() const noexcept { return pid_; }
 
  private:
+  lifeline life_;
   pid_t pid_;
 };
 

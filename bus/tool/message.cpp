@@ -143,12 +143,12 @@ bool condition::holds(const json& message) const {
   const auto right_number = number_in(value_);
   const auto order = left_number && right_number ? std::partial_order(*left_number, *right_number)
                                                  : std::partial_ordering(left <=> value_);
-  if (operator_ == "==") return order == 0;
-  if (operator_ == "!=") return order != 0;
-  if (operator_ == "<") return order < 0;
-  if (operator_ == "<=") return order <= 0;
-  if (operator_ == ">") return order > 0;
-  return order >= 0;
+  if (operator_ == "==") return std::is_eq(order);
+  if (operator_ == "!=") return std::is_neq(order);
+  if (operator_ == "<") return std::is_lt(order);
+  if (operator_ == "<=") return std::is_lteq(order);
+  if (operator_ == ">") return std::is_gt(order);
+  return std::is_gteq(order);
 }
 
 std::string plain_text(const json& value) {

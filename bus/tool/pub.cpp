@@ -246,7 +246,7 @@ class lines_in {
     return true;
   }
 
-  static constexpr std::size_t block_bytes = 64 * 1024;
+  static constexpr std::size_t block_bytes = 64UL * 1024;
   session& joined_;
   std::optional<asio::posix::stream_descriptor> input_;
   std::string have_;

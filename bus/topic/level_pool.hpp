@@ -22,10 +22,10 @@ class level_pool {
   level_pool(const level_pool&) = delete;
   level_pool& operator=(const level_pool&) = delete;
 
-  [[nodiscard]] std::uint32_t find(std::string_view text) const noexcept;
+  [[nodiscard]] std::uint32_t find(std::string_view wanted) const noexcept;
 
-  // The number of `text`, with one reference more. Requires: text.size() <= 255.
-  [[nodiscard]] std::uint32_t hold(std::string_view text) noexcept;
+  // The number of `wanted`, with one reference more. Requires: wanted.size() <= 255.
+  [[nodiscard]] std::uint32_t hold(std::string_view wanted) noexcept;
 
   // One reference less; the last one forgets the text and its number.
   void release(std::uint32_t level) noexcept;

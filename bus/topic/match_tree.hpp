@@ -151,7 +151,7 @@ class match_tree {
 
   [[nodiscard]] std::uint32_t edge_tag(std::uint32_t parent, std::uint32_t level) const noexcept;
   [[nodiscard]] std::uint32_t child(std::uint32_t parent, std::uint32_t level) const noexcept;
-  [[nodiscard]] std::uint32_t grow_child(std::uint32_t parent, std::string_view level) noexcept;
+  [[nodiscard]] std::uint32_t grow_child(std::uint32_t parent, std::string_view text) noexcept;
   [[nodiscard]] std::uint32_t take_node(std::uint32_t parent, std::uint32_t level) noexcept;
   [[nodiscard]] std::uint32_t level_number(std::string_view level) const noexcept;
   [[nodiscard]] std::uint32_t find(std::string_view pattern) const noexcept;

@@ -30,18 +30,20 @@ std::vector<std::string> arguments_of(const task& what) {
   add("--start-ns", std::to_string(what.start_ns));
   add("--speed", fmt::format("{}", what.speed));
   add("--network-namespace", std::to_string(what.network_namespace));
-  add("--parent", std::to_string(::getpid()));
   return all;
 }
 
-// Our own program again, with nothing inherited but the standard streams and the namespace.
-int spawn(const task& what) {
+// Our own program again, with nothing inherited but the standard output and the namespace; its
+// standard input is the lifeline.
+int spawn(const task& what, const bus::fd& lifeline) {
   std::vector<std::string> arguments = arguments_of(what);
   std::vector<char*> pointers;
+  pointers.reserve(arguments.size() + 1);
   for (std::string& one : arguments) pointers.push_back(one.data());
   pointers.push_back(nullptr);
   posix_spawn_file_actions_t files;
   ::posix_spawn_file_actions_init(&files);
+  ::posix_spawn_file_actions_adddup2(&files, lifeline.get(), STDIN_FILENO);
   // A copy onto itself is one that survives exec.
   if (what.network_namespace >= 0) {
     ::posix_spawn_file_actions_adddup2(&files, what.network_namespace, what.network_namespace);
@@ -63,6 +65,13 @@ int spawn(const task& what) {
 
 }  // namespace
 
+crew::crew(asio::io_context& context, on_end ended) : context_(context), ended_(std::move(ended)) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("no descriptors left");
+  lifeline_ = bus::fd(ends[0]);
+  near_end_ = bus::fd(ends[1]);
+}
+
 crew::~crew() {
   for (auto& [name, one] : running_) {
     ::syscall(SYS_pidfd_send_signal, one->handle.get(), SIGKILL, nullptr, 0);
@@ -75,7 +84,7 @@ void crew::start(task what) {
   if (const auto before = tasks_.find(name); before != tasks_.end()) {
     what.incarnation = before->second.incarnation + 1;
   }
-  const int pid = spawn(what);
+  const int pid = spawn(what, lifeline_);
   // Our own child, not yet waited for: its id is its own.
   bus::fd handle(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   const int copy = handle ? ::fcntl(handle.get(), F_DUPFD_CLOEXEC, 0) : -1;

@@ -19,7 +19,7 @@ class crew {
  public:
   // Called when a process has ended; minus the signal that ended it, else its exit code.
   using on_end = std::function<void(const std::string& name, int status)>;
-  crew(asio::io_context& context, on_end ended) : context_(context), ended_(std::move(ended)) {}
+  crew(asio::io_context& context, on_end ended);
   // Kills who is left.
   ~crew();
   crew(const crew&) = delete;
@@ -47,6 +47,9 @@ class crew {
 
   asio::io_context& context_;
   on_end ended_;
+  // A pipe whose near end only we have: its end tells a process that we ended before it began.
+  bus::fd lifeline_;
+  bus::fd near_end_;
   std::map<std::string, task> tasks_;
   std::map<std::string, std::unique_ptr<running_process>> running_;
 };

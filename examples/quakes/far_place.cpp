@@ -25,6 +25,7 @@ void ip(std::vector<std::string> arguments) {
   for (const std::string& one : arguments) line += " " + one;
   arguments.insert(arguments.begin(), "ip");
   std::vector<char*> pointers;
+  pointers.reserve(arguments.size() + 1);
   for (std::string& one : arguments) pointers.push_back(one.data());
   pointers.push_back(nullptr);
   posix_spawn_file_actions_t silence;

@@ -22,7 +22,6 @@ void add_inner_options(CLI::App& app, demo::task& inner) {
   hide(app.add_option("--incarnation", inner.incarnation));
   hide(app.add_option("--start-ns", inner.start_ns));
   hide(app.add_option("--network-namespace", inner.network_namespace));
-  hide(app.add_option("--parent", inner.parent));
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include <stdexcept>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -225,8 +226,11 @@ void perform_desk(const task& what) {
 int perform(const task& what) {
   // The orchestra stops us; the terminal's Ctrl-C is its business.
   std::signal(SIGINT, SIG_IGN);
+  // We end with the orchestra: by the kernel's signal, and if that came too early for us, by the
+  // pipe that is our standard input.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (what.parent != 0 && ::getppid() != what.parent) return 1;
+  pollfd orchestra{.fd = STDIN_FILENO, .events = 0, .revents = 0};
+  if (::poll(&orchestra, 1, 0) != 0) return 1;
   try {
     if (what.network_namespace >= 0 && ::setns(what.network_namespace, CLONE_NEWNET) != 0) {
       throw std::runtime_error("cannot enter the network namespace");

@@ -18,7 +18,6 @@ struct task {
   std::int64_t start_ns = 0;   // steady clock: when the first event of the feed is due
   double speed = 0;            // feed seconds per second; 0: as fast as possible
   int network_namespace = -1;  // descriptor of the namespace to live in; -1: stay
-  int parent = 0;              // die with this one
 
   // "replay-ci", "archive" ...: the node's name, and of its files
   [[nodiscard]] std::string name() const { return network.empty() ? as : as + "-" + network; }

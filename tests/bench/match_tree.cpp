@@ -126,7 +126,7 @@ void count_patterns(benchmark::State& state, std::size_t patterns) {
 void insert(benchmark::State& state) {
   const auto patterns = spread(argument(state, 0), argument(state, 1));
   std::size_t bytes = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     const std::size_t before = heap_bytes;
     auto tree = std::make_unique<bus::match_tree>();
     fill(*tree, patterns);
@@ -146,11 +146,12 @@ void insert(benchmark::State& state) {
 void remove(benchmark::State& state) {
   auto patterns = spread(argument(state, 0), argument(state, 1));
   std::vector<std::pair<std::string, std::uint32_t>> order;
+  order.reserve(patterns.size());
   for (const std::string& pattern : patterns) {
     order.emplace_back(pattern, static_cast<std::uint32_t>(order.size()));
   }
   std::shuffle(order.begin(), order.end(), std::mt19937(seed + 1));
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     state.PauseTiming();
     bus::match_tree tree;
     fill(tree, patterns);
@@ -165,7 +166,7 @@ void look_up(benchmark::State& state, const bus::match_tree& tree,
              const std::vector<std::string>& names) {
   std::size_t i = 0;
   std::uint64_t sum = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     tree.match(names[i++ % names.size()], [&](std::uint32_t id) { sum += id; });
   }
   benchmark::DoNotOptimize(sum);
@@ -229,7 +230,7 @@ void private_tails(benchmark::State& state) {
     for (std::size_t level = 2; level < depth; ++level) append_level(patterns[k], level, 0);
   }
   std::size_t bytes = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     const std::size_t before = heap_bytes;
     bus::match_tree tree;
     fill(tree, patterns);

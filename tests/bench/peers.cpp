@@ -13,7 +13,9 @@
 // binds, and tells them where through a pipe; they report through another. Every wait has an end.
 #include "bus/base/clock.hpp"
 #include "bus/base/fd.hpp"
+#include "bus/tool/child.hpp"
 #include "bus/tool/figures.hpp"
+#include "bus/tool/private_folder.hpp"
 #include "bus/tool/step_aside.hpp"
 
 #include <algorithm>
@@ -23,7 +25,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -33,8 +34,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -318,12 +317,10 @@ using address_text = std::array<char, 256>;
 class child {
  public:
   explicit child(const settings& run) {
-    const pid_t parent = ::getpid();
     pid_ = ::fork();
     if (pid_ < 0) fail("cannot fork: no room for another process");
     if (pid_ > 0) return;
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (::getppid() != parent) ::_exit(1);
+    if (!life_.hold()) ::_exit(1);
     bus::tool::step_aside();
     int code = 1;
     try {
@@ -335,13 +332,7 @@ class child {
     ::_exit(code);
   }
   ~child() {
-    // The last word ends it; what does not end is ended.
-    for (const auto until = deadline::after(3s); !until.passed();) {
-      if (::waitpid(pid_, nullptr, WNOHANG) != 0) return;
-      ::usleep(1000);
-    }
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
+    bus::tool::reap(pid_, 3s);  // the last word ends it
   }
   child(const child&) = delete;
   child& operator=(const child&) = delete;
@@ -381,24 +372,8 @@ class child {
 
   pipe_pair down_;
   pipe_pair up_;
+  bus::tool::lifeline life_;
   pid_t pid_ = -1;
-};
-
-class folder {
- public:
-  folder() : path_(std::filesystem::temp_directory_path() / "omnibus-peers-XXXXXX") {
-    if (!::mkdtemp(path_.data())) fail("cannot make a directory in /tmp");
-  }
-  ~folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  folder(const folder&) = delete;
-  folder& operator=(const folder&) = delete;
-  [[nodiscard]] const std::string& path() const noexcept { return path_; }
-
- private:
-  std::string path_;
 };
 
 // --- the workloads
@@ -469,7 +444,7 @@ void print(const settings& run, const bus::tool::figures& all) {
 }
 
 void measure(const settings& run) {
-  const folder place;
+  const bus::tool::private_folder place("omnibus-peers");
   const std::uint64_t children = run.workload == "fanout" ? run.subscribers : 1;
   std::vector<std::unique_ptr<child>> others;
   for (std::uint64_t i = 0; i < children; ++i) others.push_back(std::make_unique<child>(run));

@@ -10,7 +10,9 @@
 
 #include "tests/bench/prototype_rungs.hpp"
 
+#include <charconv>
 #include <csignal>
+#include <cstring>
 #include <map>
 #include <set>
 #include <string>
@@ -196,7 +198,8 @@ throughput measure_throughput(const run_options& run) {
 // reclaiming included, wakeups excluded. Nanoseconds per message.
 template <typename Candidate>
 double measure_publish_cost(const run_options& run, u32 bursts) {
-  constexpr u32 burst = 512;
+  constexpr u64 burst = 512;
+  require(run.of.peers > 0, "nobody to publish to");
   const wires shared = Candidate::wire(run.of);
   const auto board = new_scoreboard();
   std::vector<pid_t> children;
@@ -226,7 +229,7 @@ double measure_publish_cost(const run_options& run, u32 bursts) {
       }
       outbox.commit();
     }
-    costs.push_back(static_cast<double>(now_ns() - begin) / burst);
+    costs.push_back(static_cast<double>(now_ns() - begin) / static_cast<double>(burst));
     for (u32 p = 0; p < run.of.peers; ++p) ::sem_post(&board->go[p]);
     for (u32 p = 0; p < run.of.peers; ++p) wait_semaphore(board->done);
   }
@@ -238,7 +241,7 @@ double measure_publish_cost(const run_options& run, u32 bursts) {
 // Round trip, both sides spinning, over one publisher in each direction. Microseconds, median of
 // means over 100.
 template <typename Candidate>
-double measure_round_trip(u32 rounds, bool pin) {
+double measure_round_trip(u64 rounds, bool pin) {
   const shape of{};
   const std::array<wires, 2> ways{Candidate::wire(of), Candidate::wire(of)};
   const u64 turns = rounds / 100 * 100;
@@ -286,7 +289,7 @@ class pair_of_subscribers {
  public:
   // keep(n): whether the odd one keeps its n-th sample for ever. It may also never return.
   pair_of_subscribers(run_options wanted, const std::function<bool(u64)>& keep)
-      : run(std::move(wanted)),
+      : run(wanted),
         shared(Candidate::wire(run.of)),
         board(new_scoreboard()),
         routes(routes_to(2)),
@@ -328,6 +331,11 @@ class pair_of_subscribers {
 constexpr shape two_of_whom_one_gates{
     .payload = 64, .slots = 2 * window + 64, .peers = 2, .gates = 2};
 
+// Until it is killed.
+[[noreturn]] void stand_still() {
+  for (;;) ::pause();
+}
+
 // The odd one keeps 100 samples and is killed; the publisher learns of it from a pidfd, later.
 template <typename Candidate>
 findings behave_killed(u64 messages) {
@@ -336,7 +344,7 @@ findings behave_killed(u64 messages) {
   pair_of_subscribers<Candidate> two({.of = two_of_whom_one_gates, .messages = messages},
                                      [&](u64 n) {
                                        if (n == 100) ::sem_post(kept.get());
-                                       while (n == 100) ::pause();
+                                       if (n == 100) stand_still();
                                        return true;
                                      });
   two.publish_to(two.routes, 1000);
@@ -616,7 +624,9 @@ int run_all(const settings& with) {
 
 int main(int argc, char** argv) {
   const auto number = [](const char* of) {
-    return static_cast<unsigned>(std::max(0, std::atoi(of)));
+    unsigned value = 0;
+    std::from_chars(of, of + std::strlen(of), value);
+    return value;
   };
   prototype::register_publisher();
   prototype::settings with;

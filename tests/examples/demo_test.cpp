@@ -66,7 +66,7 @@ TEST_CASE("nulls stay absent, are counted, and get the level unknown") {
 }
 
 TEST_CASE("no word of the feed makes a bad level") {
-  REQUIRE(demo::level_of("").size() > 0);
+  REQUIRE_FALSE(demo::level_of("").empty());
   REQUIRE(demo::level_of("a/b*") == "a_b_");
   REQUIRE(demo::level_of("mb_Lg") == "mb_lg");
 }
@@ -136,6 +136,7 @@ TEST_CASE("an event alarms once for each level, and a stale report never") {
 TEST_CASE("clusters come out the same in whatever order their quakes arrive") {
   // A chain of quakes, each near the next one only, and strangers far away in space or time.
   std::vector<demo::Quake> quakes;
+  quakes.reserve(32);
   for (int i = 0; i < 30; ++i) {
     quakes.push_back(quake_at("near" + std::to_string(i), 0.2 * i, 3'600'000LL * i));
   }
@@ -222,7 +223,7 @@ TEST_CASE("an account with anything missing, foreign or counted twice is not set
 TEST_CASE("a quantile is never too low, and at most 7 percent too high") {
   demo::latencies latency;
   REQUIRE(latency.quantile_us(0.99) == 0);
-  for (int i = 1; i <= 100'000; ++i) latency.add(i * 10);
+  for (std::int64_t i = 1; i <= 100'000; ++i) latency.add(i * 10);
   REQUIRE(latency.quantile_us(0.5) >= 500);
   REQUIRE(latency.quantile_us(0.5) <= 535);
   REQUIRE(latency.quantile_us(0.99) >= 990);

@@ -1,5 +1,6 @@
 // A node among bad input and without resources: each shortage is a named error that says what to
 // do, nothing hangs, nothing is left behind; and killing anybody hurts nobody else.
+#include "tests/fault/shm_stage.hpp"
 #include "tests/scratch.hpp"
 #include "tests/stress/crew.hpp"
 #include "transports/shm/shm.hpp"
@@ -275,10 +276,6 @@ TEST_CASE("rubbish in the directory hurts nobody, whether it was there before or
 TEST_CASE("a node without descriptors says so, and leaves neither files nor descriptors") {
   const tests::scratch_directory scratch;
   CHECK(in_child([&] {
-          const auto open_now = [] {
-            const files::directory_iterator all("/proc/self/fd");
-            return std::distance(begin(all), end(all));
-          };
           static_cast<void>(make_node(scratch.path()));
           // Before UBSan believes in a vtable it reads it through a pipe, once; without descriptors
           // it would believe in none. So it is shown the errors and their categories now.
@@ -287,7 +284,7 @@ TEST_CASE("a node without descriptors says so, and leaves neither files nor desc
             const bus::error shown(std::error_code(EMFILE, *one), "shown");
             static_cast<void>(shown.code() == std::errc::too_many_files_open);
           }
-          const auto before = open_now();
+          const auto before = fault::open_descriptors();
           int refused = 0;
           int made = 0;
           for (rlim_t limit = 3; limit < 64; ++limit) {
@@ -308,7 +305,7 @@ TEST_CASE("a node without descriptors says so, and leaves neither files nor desc
             if (!sentence.empty()) require_says(sentence, {"ulimit -n"});
             crew::must(left_in(scratch.path()).empty(),
                        "files left at " + std::to_string(limit) + " descriptors: " + sentence);
-            crew::must(open_now() == before, "descriptors left: " + sentence);
+            crew::must(fault::open_descriptors() == before, "descriptors left: " + sentence);
           }
           crew::must(refused > 0 && made > 0, "the limits tested nothing");
         }) == 0);
@@ -397,6 +394,7 @@ TEST_CASE(
       }
     });
     dead.insert(hex(victim.pipe().hear(crew::patience)));
+    // Not a wait but the instant at which it dies.
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 20'000));
     victim.kill();
     REQUIRE(victim.wait() == -SIGKILL);

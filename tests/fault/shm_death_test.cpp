@@ -1,8 +1,7 @@
 // Processes that share memory and die: at any instant, holding anything, in any namespace. Those
 // who live must lose nothing but the dead.
-#include "tests/contract/world.hpp"
 #include "tests/fault/processes.hpp"
-#include "transports/shm/shm.hpp"
+#include "tests/fault/shm_stage.hpp"
 
 #include <random>
 
@@ -14,20 +13,13 @@ namespace {
 
 using namespace std::chrono_literals;
 
-using contract::limits;
 using contract::must;
 using contract::party;
 using contract::pump_until;
 using fault::channel;
 using fault::child;
 
-struct shm_case {
-  static bus::transport_maker maker() { return transports::shm(); }
-  static void prepare(bus::transport_setup& setup, const std::string& scratch) {
-    setup.directory = scratch;
-  }
-};
-using world = contract::world<shm_case>;
+using world = fault::shm_world;
 
 bus::outbox& link(party& from, std::uint64_t peer) {
   bus::outbox& way = from.connect({peer}, "shm:" + bus::to_hex(peer));

@@ -1,12 +1,10 @@
 // Peers that lie: in the handshake, in the lane, about themselves. Each is cut off or refused, with
 // a name for it, and nobody else notices.
-#include "tests/contract/world.hpp"
 #include "tests/fault/processes.hpp"
+#include "tests/fault/shm_stage.hpp"
 #include "transports/shm/handshake.hpp"
 #include "transports/shm/lane_in.hpp"
-#include "transports/shm/shm.hpp"
 
-#include <filesystem>
 #include <fstream>
 #include <random>
 #include <sstream>
@@ -28,28 +26,10 @@ using contract::party;
 using contract::pump_until;
 using fault::channel;
 using fault::child;
+using fault::got;
+using fault::open_descriptors;
 
-struct shm_case {
-  static bus::transport_maker maker() { return transports::shm(); }
-  static void prepare(bus::transport_setup& setup, const std::string& scratch) {
-    setup.directory = scratch;
-  }
-};
-using world = contract::world<shm_case>;
-
-template <class T>
-T got(bus::result<T> from) {
-  must(from.has_value(), from.error().message());
-  return std::move(*from);
-}
-
-std::size_t open_descriptors() {
-  std::size_t count = 0;
-  for ([[maybe_unused]] const auto& one : std::filesystem::directory_iterator("/proc/self/fd")) {
-    ++count;
-  }
-  return count;
-}
+using world = fault::shm_world;
 
 // A sender that writes its lane and arena with its own hands.
 struct liar {
@@ -246,35 +226,35 @@ TEST_CASE("a hello that hands over the wrong things is refused and leaves no des
   liar enemy(stage.scratch());
   static_cast<void>(victim.step());
   const std::size_t before = open_descriptors();
-  const auto refused = [&](note first) {
+  const auto require_refused = [&](note first) {
     const auto why = refusal(enemy.meet(victim, first));
     enemy.socket.reset();
-    return why;
+    REQUIRE(why == bus::errc::corrupt);
   };
   // Nothing is sealed yet.
-  REQUIRE(refused(enemy.hello()) == bus::errc::corrupt);
+  require_refused(enemy.hello());
   got(liar::seal_one(enemy.arena_file, true));
-  REQUIRE(refused(enemy.hello()) == bus::errc::corrupt);
+  require_refused(enemy.hello());
   got(liar::seal_one(enemy.lane_file, false));
   {
     note swapped = enemy.hello();
     std::swap(swapped.descriptors[0], swapped.descriptors[1]);
-    REQUIRE(refused(std::move(swapped)) == bus::errc::corrupt);
+    require_refused(std::move(swapped));
   }
   for (const std::uint32_t depth : {0U, 3U, 128U, 1U << 31}) {
     note wrong = enemy.hello();
     wrong.head.depth = depth;
-    REQUIRE(refused(std::move(wrong)) == bus::errc::corrupt);
+    require_refused(std::move(wrong));
   }
   for (const std::uint64_t bytes : {0UL, 1UL, UINT64_MAX, 1UL << 41}) {
     note wrong = enemy.hello();
     wrong.head.arena_bytes = bytes;
-    REQUIRE(refused(std::move(wrong)) == bus::errc::corrupt);
+    require_refused(std::move(wrong));
   }
   for (std::size_t keep = 0; keep < 4; ++keep) {
     note few = enemy.hello();
     few.count = keep;
-    REQUIRE(refused(std::move(few)) == bus::errc::corrupt);
+    require_refused(std::move(few));
   }
   {
     note sparse = enemy.hello();
@@ -282,7 +262,7 @@ TEST_CASE("a hello that hands over the wrong things is refused and leaves no des
     REQUIRE(::ftruncate(hollow.get(), 1 << 20) == 0);
     got(liar::seal_one(hollow, true));
     sparse.descriptors[0] = std::move(hollow);
-    REQUIRE(refused(std::move(sparse)) == bus::errc::corrupt);
+    require_refused(std::move(sparse));
   }
   {
     note pipe = enemy.hello();
@@ -290,7 +270,7 @@ TEST_CASE("a hello that hands over the wrong things is refused and leaves no des
     REQUIRE(::pipe(ends) == 0);
     pipe.descriptors[0].reset(ends[0]);
     pipe.descriptors[1].reset(ends[1]);
-    REQUIRE(refused(std::move(pipe)) == bus::errc::corrupt);
+    require_refused(std::move(pipe));
   }
   REQUIRE(open_descriptors() == before);
   // And the same sender, honest for once, is welcome.
@@ -311,6 +291,42 @@ TEST_CASE("hundreds of silent connections keep nobody out") {
   bus::outbox& way = stage.link(honest, victim);
   contract::send_all(stage.all(), way, honest.make_many(1, 1, 100));
   REQUIRE(stage.pump_until([&] { return victim.heard.accepted == 1; }));
+}
+
+TEST_CASE(
+    "who connects and says nothing is told its time is up; who never answers us is given up") {
+  world stage;
+  party& victim = stage.add();
+  static_cast<void>(victim.step());
+  const auto entrance = got(doorway::open(stage.scratch()));
+  const auto deaf = bus::node_id::random();
+  const bus::fd listener = got(entrance.listen(deaf));
+  const std::size_t before = open_descriptors();
+  {
+    const std::int64_t begun_ns = bus::steady_ns();
+    const bus::fd silent = got(entrance.connect(victim.id));
+    bus::outbox& way = victim.connect(deaf, "shm:" + bus::to_hex(deaf.value));
+    const bus::fd accepted(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    // The deadlines of transports/shm/hub.cpp: 5 s to say hello, 10 s to say welcome.
+    note last;
+    REQUIRE(stage.pump_until(
+        [&] {
+          auto heard = receive_note(silent);
+          if (heard) last = std::move(*heard);
+          return heard.has_value();
+        },
+        {.look_every = 20ms}));
+    REQUIRE(refusal(last) == bus::errc::timed_out);
+    REQUIRE(receive_note(silent).error() == bus::errc::gone);
+    REQUIRE(bus::steady_ns() - begun_ns > 4'900'000'000);
+    REQUIRE(way.state() == bus::link_state::opening);
+    REQUIRE(stage.pump_until([&] { return way.state() == bus::link_state::gone; }));
+    REQUIRE(way.reason() == bus::errc::timed_out);
+    REQUIRE(bus::steady_ns() - begun_ns > 9'900'000'000);
+    victim.ways.clear();
+  }
+  // The memory for payloads and its way to readers stay with the victim, once it has them.
+  REQUIRE(open_descriptors() == before + 1);
 }
 
 TEST_CASE("without descriptors newcomers wait or are refused, none leaks, and later all is well") {

@@ -156,22 +156,22 @@ struct one_record {
 
 // A link between two good nodes, with which all must stay well.
 struct witnesses {
-  explicit witnesses(world& stage)
-      : stage_(stage),
-        sender(stage.add()),
-        receiver(stage.add()),
-        way(stage.link(sender, receiver)) {
+  explicit witnesses(world& around)
+      : stage(around),
+        sender(around.add()),
+        receiver(around.add()),
+        way(around.link(sender, receiver)) {
     receiver.heard.keep = false;
   }
   void check() {
-    send_all(stage_.all(), way, sender.make_many(sent + 1, 50, 300));
+    send_all(stage.all(), way, sender.make_many(sent + 1, 50, 300));
     sent += 50;
-    REQUIRE(stage_.pump_until([&] { return receiver.heard.accepted == sent; }));
+    REQUIRE(stage.pump_until([&] { return receiver.heard.accepted == sent; }));
     REQUIRE(receiver.heard.unproved == 0);
     REQUIRE(way.state() == bus::link_state::open);
   }
 
-  world& stage_;
+  world& stage;
   party& sender;
   party& receiver;
   bus::outbox& way;
@@ -257,13 +257,19 @@ TEST_CASE("bytes in flight stay within the link's limit when the consumer stops"
   stage.settle();
 }
 
-TEST_CASE("garbage, silence and oversized frames on the port are cut off, and harm nobody") {
+TEST_CASE(
+    "garbage, silence, half a greeting and oversized frames on the port are cut off, and harm "
+    "nobody") {
   world stage;
   witnesses good(stage);
   const std::uint16_t port = port_of(good.receiver);
   const bus::fd silent = dial(port);
   const bus::fd garbage = dial(port);
   const bus::fd web = dial(port);
+  const bus::fd halfway = dial(port);
+  shout(halfway, zmtp_opening().substr(0, 11));
+  const bus::fd mute = dial(port);  // greets, and then answers no heartbeat
+  shout(mute, zmtp_opening());
   const bus::fd huge = dial(port);
   std::minstd_rand random(4711);
   std::string noise(5000, '\0');
@@ -277,7 +283,7 @@ TEST_CASE("garbage, silence and oversized frames on the port are cut off, and ha
   const bus::fd large = dial(port);
   shout(large, zmtp_opening() + std::string("\x02\0\0\0\0\0\x04\0\x01", 9));
   for (int i = 0; i < 20; ++i) good.check();
-  for (const bus::fd* one : {&garbage, &huge, &large, &web, &silent}) {
+  for (const bus::fd* one : {&garbage, &huge, &large, &web, &silent, &halfway, &mute}) {
     REQUIRE(stage.pump_until([&] { return hung_up(*one); }, {.look_every = 10ms}));
   }
   good.check();
@@ -288,6 +294,7 @@ TEST_CASE("hundreds of silent connections leave room for a node") {
   world stage;
   witnesses good(stage);
   std::vector<bus::fd> silent;
+  silent.reserve(300);
   for (int i = 0; i < 300; ++i) silent.push_back(dial(port_of(good.receiver)));
   party& late = stage.add();
   bus::outbox& way = stage.link(late, good.receiver);

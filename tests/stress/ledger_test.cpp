@@ -73,6 +73,7 @@ void subscribe(fault::channel& parent, const std::string& directory, const habit
       last = crew::check(**got, key, last);
       ++taken;
       if (taken % 16 == 0) static_cast<void>(replies.publish(crew::make(taken, key)));
+      // Its habit: this is how slow the slow subscriber is.
       if (published == UINT64_MAX) std::this_thread::sleep_for(how.pause);
     }
     if (published == UINT64_MAX && parent.has_news()) {
@@ -200,6 +201,7 @@ TEST_CASE("a publisher killed in mid-stream leaves books that balance with its l
         start_publisher(directory, {.subscribers = 3, .link_depth = 256, .batch = 32});
     const bus::node_id source = hear_node(*publisher);
     REQUIRE(reaches(directory, source, 1 + random() % 3'000));
+    // Not a wait but the instant at which it dies.
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 2'000));
     publisher->kill();
     REQUIRE(publisher->wait() == -SIGKILL);

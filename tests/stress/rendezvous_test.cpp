@@ -357,7 +357,7 @@ TEST_CASE("ten matched nodes at rest make no system call and use no time") {
     }));
   }
   for (const auto& one : nodes) REQUIRE(one->pipe().hear(crew::patience) == 1);
-  // At rest: nobody woke for longer than a write of a file may have been put off.
+  // At rest: nobody woke for longer than a write of a file may be put off; that is the condition.
   activity before = activity_of(nodes);
   REQUIRE(crew::eventually([&] {
     std::this_thread::sleep_for(std::chrono::nanoseconds(2 * bus::paced_file::pause_max_ns));
@@ -367,7 +367,7 @@ TEST_CASE("ten matched nodes at rest make no system call and use no time") {
     return quiet;
   }));
   const std::int64_t began = bus::steady_ns();
-  std::this_thread::sleep_for(10s);
+  std::this_thread::sleep_for(10s);  // the time over which it is measured
   const activity after = activity_of(nodes);
   const auto elapsed = static_cast<double>(bus::steady_ns() - began);
   const double share = static_cast<double>(after.cpu_ns - before.cpu_ns) / elapsed;

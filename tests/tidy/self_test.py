@@ -167,6 +167,20 @@ class refused(unittest.TestCase):
         self.assertIn("bad.hpp:2", run.stdout)
         self.assertNotIn("good.hpp:2", run.stdout)
 
+    def test_a_block_of_a_document_that_does_not_compile(self):
+        with tempfile.TemporaryDirectory() as root:
+            with open(os.path.join(root, "page.md"), "w", encoding="utf-8") as file:
+                file.write("```cpp\n#include <string>\nstd::string good();\n```\n\n"
+                           "```\nno language\n```\n\n```cpp\nstd::string bad();\n```\n")
+            run = subprocess.run(
+                [sys.executable, "-B", os.path.join(HERE, "documents.py"), "--compiler", "c++",
+                 "--build", os.path.join(root, "build"), "--root", root],
+                capture_output=True, text=True, check=False)
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("page.md:11", run.stdout)
+        self.assertNotIn("page.md:2", run.stdout)
+        self.assertNotIn("page.md:7", run.stdout)
+
 
 if __name__ == "__main__":
     unittest.main()

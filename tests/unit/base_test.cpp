@@ -62,6 +62,22 @@ TEST_CASE("an fd closes once, and its copies are close-on-exec") {
   REQUIRE(::fcntl(copy->get(), F_GETFD) != -1);
 }
 
+TEST_CASE("the stamp clock is the wall clock, within what a reading takes") {
+  bus::stamp_clock stamps;
+  const auto until = bus::deadline::after(std::chrono::milliseconds(50));
+  std::size_t straight = 0;
+  std::size_t strayed = 0;
+  while (!until.passed()) {
+    const std::int64_t before = bus::wall_ns();
+    const std::int64_t now = stamps.now_ns();
+    const std::int64_t after = bus::wall_ns();
+    // A microsecond for ticks against a clock that is being slewed.
+    (now >= before - 1000 && now <= after + 1000 ? straight : strayed) += 1;
+  }
+  REQUIRE(straight > 0);
+  REQUIRE(strayed == 0);
+}
+
 TEST_CASE("a deadline far away is never, and one in the past has passed") {
   REQUIRE(bus::deadline::after(std::chrono::nanoseconds::max()).is_never());
   REQUIRE_FALSE(bus::deadline::never().passed());

@@ -167,7 +167,12 @@ TEST_CASE(
   REQUIRE(readable(event, 1000));
 }
 
-TEST_CASE("no wakeup is lost between a thread that sleeps and one that rings") {
+TEST_CASE("no wakeup is lost between a thread that sleeps and one that rings, fenced or not") {
+  // Messages before each sleep: few, so that the sender fences; many, so that the sleeper does it
+  // for both; and now this, now that.
+  constexpr std::size_t many = bus::bell::burst;
+  const auto [odd, even] = GENERATE_COPY(std::pair{std::size_t{1}, std::size_t{1}},
+                                         std::pair{many, many}, std::pair{std::size_t{1}, many});
   auto bell = bus::bell::make();
   REQUIRE(bell);
   auto keys = (*bell)->keys();
@@ -186,6 +191,7 @@ TEST_CASE("no wakeup is lost between a thread that sleeps and one that rings") {
   });
   for (int i = 1; i <= rounds; ++i) {
     while (sent.load(std::memory_order_acquire) < i) {
+      (*bell)->came(i % 2 == 0 ? even : odd);
       (*bell)->arm_semaphore();
       if (sent.load(std::memory_order_acquire) >= i) {
         (*bell)->disarm();

@@ -7,6 +7,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -145,6 +147,70 @@ TEST_CASE("types that differ are not linked") {
   auto heard = reader.subscribe<other_reading>("numbers");
   REQUIRE_FALSE(numbers.wait_matched(1, 200ms));
   REQUIRE(numbers.publish({1, 1.0}).links == 0);
+}
+
+TEST_CASE("a callback that throws or ends a subscription costs nobody else a message") {
+  const tests::scratch_directory scratch;
+  bus::node node({.name = "n", .transports = both(), .directory = scratch.path()});
+  auto numbers = node.advertise<reading>("numbers");
+  int thrown = 0;
+  int heard_first = 0;
+  int heard_last = 0;
+  std::optional<bus::listener> first;
+  std::optional<bus::listener> second;
+  first.emplace(node.subscribe<reading>("numbers", [&](const auto&) {
+    if (++heard_first == 2) first.reset();
+  }));
+  second.emplace(node.subscribe<reading>("numbers", [&](const auto& one) {
+    if (one->number != 3) return;
+    ++thrown;
+    throw std::runtime_error("not this one");
+  }));
+  auto last = node.subscribe<reading>("numbers", [&](const auto&) { ++heard_last; });
+  REQUIRE(numbers.wait_matched(1, 5s));
+  for (std::uint64_t i = 1; i <= 5; ++i) REQUIRE(numbers.publish({i, 0.0}));
+  const auto until = bus::deadline::after(5s);
+  while (heard_last < 5 && !until.passed()) {
+    try {
+      node.run_for(10ms);
+    } catch (const std::runtime_error&) {
+      continue;
+    }
+  }
+  REQUIRE(heard_first == 2);
+  REQUIRE(thrown == 1);
+  REQUIRE(heard_last == 5);
+  REQUIRE(last.accounts().delivered == 5);
+}
+
+TEST_CASE("who asks and waits is answered at once, and only a stream is left to grow") {
+  bus::tide dialogue;
+  std::size_t pauses = 0;
+  for (int i = 0; i < 10'000; ++i) {
+    dialogue.turned(1);
+    dialogue.turned(0);
+    if (dialogue.linger(false)) ++pauses;
+  }
+  REQUIRE(pauses < 16);
+
+  bus::tide stream;
+  pauses = 0;
+  for (int i = 0; i < 10'000; ++i) {
+    stream.turned(8);
+    stream.turned(0);
+    if (stream.linger(false)) ++pauses;
+    stream.turned(0);
+    REQUIRE_FALSE(stream.linger(false));
+  }
+  REQUIRE(pauses > 9'000);
+
+  bus::tide sleeper;
+  for (int i = 0; i < 10'000; ++i) {
+    sleeper.turned(1);
+    sleeper.turned(0);
+    REQUIRE_FALSE(sleeper.linger(true));
+    sleeper.slept();
+  }
 }
 
 TEST_CASE("a coroutine on the user's loop takes what another node publishes") {

@@ -61,9 +61,8 @@ std::uint64_t arena::whole_chunks(std::uint64_t bytes) noexcept {
   return (within + chunk_bytes - 1) / chunk_bytes * chunk_bytes;
 }
 
-unsigned arena::class_for(std::uint64_t bytes) noexcept {
+unsigned arena::larger_class_for(std::uint64_t bytes) noexcept {
   const std::uint64_t slot = bytes + sizeof(bus::frame);
-  if (slot <= 128) return 0;
   if (slot > small_bytes_max) {
     return small_classes + run_for((slot + chunk_bytes - 1) / chunk_bytes, exact_runs).number;
   }
@@ -85,38 +84,6 @@ std::uint64_t arena::chunks_for(unsigned size_class) const noexcept {
   const std::uint64_t rounded = below + below / 8 * ((number - exact_runs) % 8 + 1);
   // The largest payload is the whole memory, even if its class would be larger.
   return std::min(rounded, memory_.bytes() / chunk_bytes);
-}
-
-bus::block* arena::take(cell& given) noexcept {
-  chunk& home = chunks_[given.chunk];
-  if (home.live++ == 0) idle_ -= home.run;
-  ++lent_;
-  // Relaxed: nobody else knows the slot.
-  given.references.store(1, std::memory_order_relaxed);
-  return &given;
-}
-
-void arena::give(cell& home) noexcept {
-  home.next = free_[home.size_class];
-  free_[home.size_class] = &home;
-  chunk& place = chunks_[home.chunk];
-  if (--place.live == 0) idle_ += place.run;
-  --lent_;
-}
-
-void arena::collect() noexcept {
-  // Pairs with: take_back, release of returned_.
-  if (!returned_.load(std::memory_order_relaxed)) return;
-  cell* came = returned_.exchange(nullptr, std::memory_order_acquire);
-  while (came) give(*std::exchange(came, came->next));
-}
-
-bus::block* arena::reuse(unsigned size_class) noexcept {
-  if (!free_[size_class]) collect();
-  cell* const given = free_[size_class];
-  if (!given) return nullptr;
-  free_[size_class] = given->next;
-  return take(*given);
 }
 
 bus::result<bus::block*> arena::carve(unsigned size_class) noexcept {
@@ -190,14 +157,22 @@ bus::result<void> arena::grow(std::uint64_t count) noexcept {
   return {};
 }
 
+void arena::collect() noexcept {
+  // Pairs with: take_back, release of returned_.
+  if (!returned_.load(std::memory_order_relaxed)) return;
+  cell* came = returned_.exchange(nullptr, std::memory_order_acquire);
+  while (came) give(*std::exchange(came, came->next));
+}
+
 void arena::trim() noexcept {
-  for (cell*& list : free_) {
-    cell** link = &list;
+  for (cell_list& list : free_) {
+    cell** link = &list.first;
     while (cell* const one = *link) {
       if (chunks_[one->chunk].live == 0) {
         *link = one->next;
       } else {
         link = &one->next;
+        list.last = one;
       }
     }
   }
@@ -224,14 +199,14 @@ bool arena::split(std::size_t at, unsigned size_class) noexcept {
   if (!made.cells) return false;
   made.run = static_cast<std::uint32_t>(run);
   idle_ += run;
-  for (std::uint64_t i = slots; i-- > 0;) {
+  for (std::uint64_t i = 0; i < slots; ++i) {
     cell& one = made.cells[i];
     one.home = this;
     one.payload = memory_.at() + at * chunk_bytes + i * slot + sizeof(bus::frame);
     one.capacity = slot - sizeof(bus::frame);
     one.chunk = static_cast<std::uint32_t>(at);
     one.size_class = size_class;
-    one.next = std::exchange(free_[size_class], &one);
+    append(one);
   }
   return true;
 }

@@ -138,14 +138,16 @@ bus::result<bus::block*> hub::slot(std::uint64_t bytes) noexcept {
 }
 
 bus::result<bus::loan> hub::lend(std::uint64_t bytes) noexcept {
-  if (auto ready = have_arena(); !ready) return unexpected(ready.error());
+  if (!arena_) {
+    if (auto ready = have_arena(); !ready) return unexpected(ready.error());
+  }
   auto given = slot(bytes);
   if (!given) return unexpected(given.error());
   return bus::loan(**given);
 }
 
 // Copies a sample that lies where the peer cannot see it. False: no memory just now.
-bool hub::forward(outgoing& link, const bus::sample& offered) noexcept {
+bool hub::forward(outgoing& link, bus::sample&& offered) noexcept {
   const auto payload = offered.payload();
   auto given = slot(payload.size());
   if (!given) return false;
@@ -153,45 +155,67 @@ bool hub::forward(outgoing& link, const bus::sample& offered) noexcept {
   // slot() may have scanned this link, but never takes its credits.
   if (!payload.empty()) std::memcpy(lent.bytes().data(), payload.data(), payload.size());
   const std::uint64_t offset = arena_->offset_of(**given);
-  link.lane.push(offered, std::move(lent).commit(offered.head()), offset);
+  bus::sample copied = std::move(lent).commit(offered.head());
+  link.lane.push(std::move(offered), std::move(copied), offset);
   ++link.figures.copied;
   return true;
 }
 
-bus::result<std::size_t> hub::send(outgoing& link, std::span<const bus::sample> batch) noexcept {
-  if (link.state != link_state::open) {
-    if (link.state == link_state::gone) return unexpected(errc::gone);
-    link.figures.full += batch.size();
-    return std::size_t{0};
-  }
-  link.lane.ask(false);
-  if (link.lane.scan_due()) {
+// Puts one sample into an open lane, and moves it if there was room. The peer is not rung yet.
+bool hub::carry(outgoing& link, bus::sample&& offered) noexcept {
+  if (!link.lane.has_credit()) {
     const arena::returning here(*arena_);
-    link.lane.scan();
+    if (link.lane.scan() == 0) return false;
   }
+  const std::uint64_t bytes = offered.head().bytes;
+  if (arena_->owns(offered.memory())) {
+    const std::uint64_t offset = arena_->offset_of(offered.memory());
+    link.lane.push(std::move(offered), {}, offset);
+  } else if (!forward(link, std::move(offered))) {
+    return false;
+  }
+  link.figures.bytes += bytes;
+  return true;
+}
+
+bus::result<std::size_t> hub::send(outgoing& link, std::span<const bus::sample> batch) noexcept {
+  if (link.state == link_state::gone) return unexpected(errc::gone);
   std::size_t taken = 0;
-  for (const bus::sample& offered : batch) {
-    const std::uint64_t bytes = offered.head().bytes;
-    if (bytes > payload_bytes_max()) {
-      if (taken == 0) return unexpected(errc::too_big);
-      break;
+  if (link.state == link_state::open) {
+    prepare(link);
+    for (const bus::sample& offered : batch) {
+      if (offered.head().bytes > payload_bytes_max()) {
+        if (taken == 0) return unexpected(errc::too_big);
+        break;
+      }
+      if (!carry(link, bus::sample(offered))) break;
+      ++taken;
     }
-    if (!link.lane.has_credit()) {
-      const arena::returning here(*arena_);
-      if (link.lane.scan() == 0) break;
-    }
-    if (arena_->owns(offered.memory())) {
-      link.lane.push(offered, {}, arena_->offset_of(offered.memory()));
-    } else if (!forward(link, offered)) {
-      break;
-    }
-    link.figures.bytes += bytes;
-    ++taken;
+    if (taken > 0 && link.bell->ring() != bus::rung::none) ++link.figures.wakeups;
   }
   link.figures.taken += taken;
   link.figures.full += batch.size() - taken;
-  if (taken > 0 && link.bell->ring() != bus::rung::none) ++link.figures.wakeups;
   return taken;
+}
+
+bus::result<std::size_t> hub::give(outgoing& link, bus::sample&& one) noexcept {
+  if (link.state != link_state::open) return send(link, {&one, 1});
+  if (one.head().bytes > payload_bytes_max()) return unexpected(errc::too_big);
+  prepare(link);
+  if (!carry(link, std::move(one))) {
+    ++link.figures.full;
+    return std::size_t{0};
+  }
+  ++link.figures.taken;
+  if (link.bell->ring() != bus::rung::none) ++link.figures.wakeups;
+  return std::size_t{1};
+}
+
+void hub::prepare(outgoing& link) noexcept {
+  link.lane.ask(false);
+  if (!link.lane.scan_due()) return;
+  const arena::returning here(*arena_);
+  link.lane.scan();
 }
 
 bool hub::arm(outgoing& link) noexcept {
@@ -564,6 +588,7 @@ void hub::expire() noexcept {
   }
   std::erase_if(newcomers_, [&](const newcomer& one) {
     if (!one.until.passed()) return false;
+    static_cast<void>(send_farewell(one.socket, id_, errc::timed_out));
     unwatch(one.socket.get());
     return true;
   });

@@ -54,6 +54,7 @@ class hub final : public bus::inbox {
   [[nodiscard]] bus::result<std::unique_ptr<outgoing>> connect(bus::node_id peer);
   [[nodiscard]] bus::result<std::size_t> send(outgoing& link,
                                               std::span<const bus::sample> batch) noexcept;
+  [[nodiscard]] bus::result<std::size_t> give(outgoing& link, bus::sample&& one) noexcept;
   [[nodiscard]] bool arm(outgoing& link) noexcept;
   [[nodiscard]] std::size_t unsettled(outgoing& link) noexcept;
   // The outbox is no more; the link goes on until the peer has let go.
@@ -95,7 +96,9 @@ class hub final : public bus::inbox {
 
   explicit hub(const bus::transport_setup& setup);
   // --- data
-  bool forward(outgoing& link, const bus::sample& offered) noexcept;
+  void prepare(outgoing& link) noexcept;
+  bool carry(outgoing& link, bus::sample&& offered) noexcept;
+  bool forward(outgoing& link, bus::sample&& offered) noexcept;
   bus::result<bus::block*> slot(std::uint64_t bytes) noexcept;
   void collect() noexcept;
   void settle_leaving() noexcept;

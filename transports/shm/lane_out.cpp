@@ -24,8 +24,8 @@ bus::result<lane_out> lane_out::make(std::uint32_t depth) {
   made.entries_ = reinterpret_cast<entry_layout*>(made.lane_.at() + lane_layout::entries_at);
   made.depth_log2_ = static_cast<std::uint32_t>(std::countr_zero(depth));
   made.held_ = std::vector<held_samples>(depth);
-  made.free_.reserve(depth);
-  for (std::uint32_t credit = depth; credit-- > 0;) made.free_.push_back(credit);
+  made.free_.resize(depth);
+  for (std::uint32_t credit = 0; credit < depth; ++credit) made.come_home(credit);
   made.out_.resize(words_for(depth));
   made.seen_.resize(words_for(depth));
   return made;
@@ -51,24 +51,6 @@ bus::result<void> lane_out::open(const bus::fd& answers) {
   return {};
 }
 
-void lane_out::push(const bus::sample& given, bus::sample&& copied, std::uint64_t offset) noexcept {
-  const std::uint32_t credit = free_.back();
-  free_.pop_back();
-  held_[credit].given = given;
-  if (copied) held_[credit].copied = std::move(copied);
-  out_[credit / 64] |= 1ULL << credit % 64;
-  bytes_since_scan_ += given.head().bytes;
-  ++sent_since_scan_;
-
-  entry_layout& place = entry(next_);
-  const auto lap = static_cast<std::uint32_t>((next_ >> depth_log2_) + 1);
-  ++next_;
-  // Relaxed: the mark makes it valid.
-  place.offset.store(offset, std::memory_order_relaxed);
-  // Pairs with: lane_in::arrived, acquire of mark. Publishes frame, payload and offset.
-  place.mark.store(make_mark(lap, credit), std::memory_order_release);
-}
-
 std::size_t lane_out::scan() noexcept {
   sent_since_scan_ = 0;
   bytes_since_scan_ = 0;
@@ -87,7 +69,7 @@ std::size_t lane_out::scan() noexcept {
                           static_cast<std::uint32_t>(std::countr_zero(came));
       held_[credit].given = bus::sample();
       if (held_[credit].copied) held_[credit].copied = bus::sample();
-      free_.push_back(credit);
+      come_home(credit);
       ++home;
     }
   }
@@ -100,16 +82,9 @@ void lane_out::reclaim() noexcept {
       const auto credit = static_cast<std::uint32_t>(word * 64) +
                           static_cast<std::uint32_t>(std::countr_zero(left));
       held_[credit] = {};
-      free_.push_back(credit);
+      come_home(credit);
     }
   }
-}
-
-void lane_out::ask(bool wanted) noexcept {
-  if (wanted == asking_) return;
-  asking_ = wanted;
-  // Pairs with: lane_in::take_back, load of want_room after its fetch_xor; all four are seq_cst.
-  head().want_room.store(wanted ? 1 : 0, std::memory_order_seq_cst);
 }
 
 }  // namespace transports::shared

@@ -34,8 +34,10 @@ class lane_out {
   // The receiver's answers. Errors: corrupt or incompatible unless they fit this lane.
   [[nodiscard]] bus::result<void> open(const bus::fd& answers);
 
-  [[nodiscard]] bool has_credit() const noexcept { return !free_.empty(); }
-  [[nodiscard]] std::size_t in_flight() const noexcept { return held_.size() - free_.size(); }
+  [[nodiscard]] bool has_credit() const noexcept { return sent_ != home_; }
+  [[nodiscard]] std::size_t in_flight() const noexcept {
+    return held_.size() - static_cast<std::size_t>(home_ - sent_);
+  }
   [[nodiscard]] std::uint32_t depth() const noexcept {
     return static_cast<std::uint32_t>(held_.size());
   }
@@ -46,7 +48,7 @@ class lane_out {
 
   // Publishes one entry. `given` is what the user sent; `copied` is the copy in the arena, if there
   // had to be one. Both are held until the credit is home. Requires: has_credit().
-  void push(const bus::sample& given, bus::sample&& copied, std::uint64_t offset) noexcept;
+  void push(bus::sample&& given, bus::sample&& copied, std::uint64_t offset) noexcept;
   // Takes back what the peer let go of; returns how many samples. Requires: arena::returning, if
   // the arena's slots shall come home cheaply.
   std::size_t scan() noexcept;
@@ -59,6 +61,8 @@ class lane_out {
   // Guesses, between the price of a scan (about 0.2 us) and the cache that waiting slots cover.
   static constexpr std::uint32_t scan_after_messages = 64;
   static constexpr std::uint64_t scan_after_bytes = 256 << 10;
+
+  void come_home(std::uint32_t credit) noexcept { free_[home_++ & (free_.size() - 1)] = credit; }
 
   struct held_samples {
     bus::sample given;
@@ -82,10 +86,39 @@ class lane_out {
   std::uint32_t sent_since_scan_ = 0;
   std::uint64_t bytes_since_scan_ = 0;
   bool asking_ = false;
-  std::vector<std::uint32_t> free_;  // credits at home; the one that came last is used first
+  std::vector<std::uint32_t> free_;  // credits at home: a ring, used in the order of their coming
+  std::uint64_t sent_ = 0;           // credits taken out of free_ so far
+  std::uint64_t home_ = 0;           // credits put into free_ so far
   std::vector<held_samples> held_;   // by credit
   std::vector<std::uint64_t> out_;   // by credit, a bit: the peer has it
   std::vector<std::uint64_t> seen_;  // by credit, a bit: the parity when it was last at home
 };
+
+// --- the data path, inline: at 64 bytes, calls cost more than what they do
+
+inline void lane_out::push(bus::sample&& given, bus::sample&& copied,
+                           std::uint64_t offset) noexcept {
+  const std::uint32_t credit = free_[sent_++ & (free_.size() - 1)];
+  bytes_since_scan_ += given.head().bytes;
+  ++sent_since_scan_;
+  held_[credit].given = std::move(given);
+  if (copied) held_[credit].copied = std::move(copied);
+  out_[credit / 64] |= 1ULL << credit % 64;
+
+  entry_layout& place = entry(next_);
+  const auto lap = static_cast<std::uint32_t>((next_ >> depth_log2_) + 1);
+  ++next_;
+  // Relaxed: the mark makes it valid.
+  place.offset.store(offset, std::memory_order_relaxed);
+  // Pairs with: lane_in::arrived, acquire of mark. Publishes frame, payload and offset.
+  place.mark.store(make_mark(lap, credit), std::memory_order_release);
+}
+
+inline void lane_out::ask(bool wanted) noexcept {
+  if (wanted == asking_) return;
+  asking_ = wanted;
+  // Pairs with: lane_in::take_back, load of want_room after its fetch_xor; all four are seq_cst.
+  head().want_room.store(wanted ? 1 : 0, std::memory_order_seq_cst);
+}
 
 }  // namespace transports::shared

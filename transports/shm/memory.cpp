@@ -27,7 +27,15 @@ class signals_held {
     ::sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &before_);
   }
-  ~signals_held() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  ~signals_held() {
+    // Ours, if we asked for more than a file may have (ulimit -f); it would kill the process.
+    sigset_t too_large;
+    ::sigemptyset(&too_large);
+    ::sigaddset(&too_large, SIGXFSZ);
+    constexpr timespec at_once{};
+    if (errno == EFBIG) static_cast<void>(::sigtimedwait(&too_large, nullptr, &at_once));
+    ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
   signals_held(const signals_held&) = delete;
   signals_held& operator=(const signals_held&) = delete;
 
@@ -84,6 +92,8 @@ bus::result<void> extend(int memory, std::uint64_t end, std::uint64_t bytes) noe
     if (::fallocate(memory, 0, static_cast<off_t>(end), static_cast<off_t>(bytes)) == 0) return {};
     if (errno != EINTR) break;
   }
+  // Whatever the kernel calls it, a memfd has run out of memory and not of a disk.
+  if (errno == ENOSPC || errno == EFBIG) return unexpected(errc::no_memory);
   return unexpected(last_system_error());
 }
 

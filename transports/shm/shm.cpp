@@ -45,6 +45,9 @@ class shm_outbox final : public bus::outbox {
   bus::result<std::size_t> send(std::span<const bus::sample> batch) noexcept override {
     return home_->send(*link_, batch);
   }
+  bus::result<std::size_t> give(bus::sample&& one) noexcept override {
+    return home_->give(*link_, std::move(one));
+  }
   bus::link_state state() const noexcept override { return link_->state; }
   std::error_code reason() const noexcept override { return link_->reason; }
   bool arm() noexcept override { return home_->arm(*link_); }

@@ -517,7 +517,7 @@ void router_inbox::report(bool everything) noexcept {
     if (one->released == 0) continue;
     const bool much =
         one->released >= setup.link_depth / 4 || one->released_bytes >= setup.link_bytes_max / 4;
-    const bool scarce = one->unreported >= setup.link_depth / 4 * 3 ||
+    const bool scarce = one->unreported >= setup.link_depth / 4 * 3ULL ||
                         one->unreported_bytes >= setup.link_bytes_max / 4 * 3;
     if (everything || much || scarce || one->urgent || now_ns >= one->due_ns) report_to(*one);
     if (one->released > 0) due_ns_ = std::min(due_ns_, one->due_ns);

@@ -89,7 +89,7 @@ class router_inbox final : public bus::inbox, public watcher {
   [[nodiscard]] bool receive() noexcept;
   void read_events() noexcept;
   void connection_ended(int connection) noexcept;
-  void take(message& route, message& body, bool whole) noexcept;
+  void take(message& from, message& body, bool whole) noexcept;
   void greet(std::uint32_t link, const message& body) noexcept;
   void admit(peer& newcomer) noexcept;
   void refuse(std::uint32_t link, refusal_reason why) noexcept;

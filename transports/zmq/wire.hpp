@@ -107,10 +107,10 @@ static_assert(sizeof(release_layout) == 16 && sizeof(credit_run) == 8);
 inline constexpr std::uint64_t inline_bytes_max = 4096;
 // A packet is one turn of its peer and one malloc in libzmq: large enough to make the price per
 // message vanish, small enough to stay in the first-level cache.
-inline constexpr std::size_t packet_bytes_max = 32 * 1024;
+inline constexpr std::size_t packet_bytes_max = 32UL * 1024;
 // Heartbeats pass only between messages: a chunk must get through in less than heartbeat_lost_ms,
 // which at this size needs 64 KB/s.
-inline constexpr std::size_t chunk_bytes_max = 256 * 1024;
+inline constexpr std::size_t chunk_bytes_max = 256UL * 1024;
 static_assert(packet_bytes_max >= sizeof(packet_layout) + sizeof(record_layout) + inline_bytes_max);
 
 // libzmq's own heartbeats, in its I/O thread, so that a busy node is not taken for a dead one.
