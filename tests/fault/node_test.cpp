@@ -55,13 +55,17 @@ void require_says(const std::string& sentence, std::initializer_list<const char*
   }
 }
 
-// All that lies in a bus directory but the empty rooms that every bus has.
+// All that lies in a bus directory but the rooms that every bus has; the pipes of those who got no
+// inotify instance count, wherever they lie.
 std::set<std::string> left_in(const std::string& directory) {
   std::set<std::string> names;
   for (const auto& entry : files::directory_iterator(directory)) {
     const std::string name = entry.path().filename().string();
-    const bool room = name == "schemas" || (name == "waiting" && files::is_empty(entry.path()));
-    if (!room) names.insert(name);
+    if (name == "waiting") {
+      names.merge(left_in(entry.path().string()));
+    } else if (name != "schemas") {
+      names.insert(name);
+    }
   }
   return names;
 }
@@ -241,9 +245,10 @@ TEST_CASE("a node of another version is not linked, and both versions are named"
       [&] {
         writer.run_for(1ms);
         const auto links = writer.inside().meeting_place().read_links(writer.id());
-        if (!links || links->troubles_size() == 0) return false;
-        troubles = links->troubles(0);
-        return true;
+        if (!links) return false;
+        // It may stand beside others, when the machine is short of something.
+        for (const std::string& one : links->troubles()) troubles = one;
+        return troubles.find("version") != std::string::npos;
       },
       10s));
   CHECK_THAT(troubles, Contains("version 2") && Contains("we speak 1") && Contains("stranger"));
@@ -272,6 +277,13 @@ TEST_CASE("a node without descriptors says so, and leaves neither files nor desc
   const tests::scratch_directory scratch;
   CHECK(in_child([&] {
           static_cast<void>(make_node(scratch.path()));
+          // Before UBSan believes in a vtable it reads it through a pipe, once; without descriptors
+          // it would believe in none. So it is shown the errors and their categories now.
+          for (const std::error_category* one :
+               {&std::generic_category(), &std::system_category(), &bus::category()}) {
+            const bus::error shown(std::error_code(EMFILE, *one), "shown");
+            static_cast<void>(shown.code() == std::errc::too_many_files_open);
+          }
           const auto before = fault::open_descriptors();
           int refused = 0;
           int made = 0;
