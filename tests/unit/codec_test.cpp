@@ -305,7 +305,7 @@ TEST_CASE("nesting is bounded to 100 levels") {
       for (; size >= 128; size >>= 7) head += static_cast<char>(size | 0x80);
       head += static_cast<char>(size);
       if (levels > 1000) {  // no need to be well-formed this deep
-        bytes.append(head).append("\x7f");
+        bytes.append(head).append(1, '\x7f');
       } else {
         bytes = head + bytes;
       }
