@@ -305,9 +305,9 @@ TEST_CASE("nesting is bounded to 100 levels") {
       for (; size >= 128; size >>= 7) head += static_cast<char>(size | 0x80);
       head += static_cast<char>(size);
       if (levels > 1000) {  // no need to be well-formed this deep
-        bytes.append(head).append("\x7f");
+        bytes += head + "\x7f";
       } else {
-        bytes = head + bytes;
+        bytes.insert(0, head);
       }
     }
     const auto got = bus::received<tests::Chain>::from(sent(*memory, bytes_of(bytes)), shelf);
