@@ -57,7 +57,9 @@ class outbox {
   [[nodiscard]] virtual std::error_code reason() const noexcept = 0;
 
   // Asks to have our own bell rung, once, at the next change: it opened, the peer let go of
-  // something, or it is gone. False: something has changed since the last look, do not sleep.
+  // something, or it is gone. False: something has changed since arm() last said so, do not sleep.
+  // That another call has seen the change meanwhile, such as unsettled(), does not count: who
+  // decided to sleep may have looked before it.
   [[nodiscard]] virtual bool arm() noexcept = 0;
 
   // How many samples the peer has been sent and not yet let go of.

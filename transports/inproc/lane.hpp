@@ -71,14 +71,13 @@ class lane {
     head_.store(written_, std::memory_order_relaxed);
     seen_head_ = written_;
   }
-  // Asks for a ring when the reader has taken something or has gone. False: it did so since the
-  // last look.
+  // Asks for a ring when the reader has taken something or has gone. False: it did so since it was
+  // last asked, whoever has looked meanwhile.
   [[nodiscard]] bool ask() noexcept {
     // Pairs with: answer, seq_cst of asked_.
     asked_.store(true, std::memory_order_seq_cst);
-    const std::uint64_t before = seen_head_;
     look();
-    if (seen_head_ == before && !closed()) return true;
+    if (std::exchange(head_when_asked_, seen_head_) == seen_head_ && !closed()) return true;
     asked_.store(false, std::memory_order_relaxed);  // a late answer costs one needless wakeup
     return false;
   }
@@ -149,6 +148,7 @@ class lane {
   std::atomic<bool> asked_{false};          // in the line that the reader has just read for tail_
   alignas(128) std::uint64_t written_ = 0;  // the writer's own
   std::uint64_t seen_head_ = 0;
+  std::uint64_t head_when_asked_ = 0;  // what ask() has told of
   alignas(128) std::atomic<std::uint64_t> head_{0};
   std::atomic<bool> closed_{false};
 };

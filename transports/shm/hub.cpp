@@ -132,9 +132,17 @@ bus::result<void> hub::have_arena() {
 }
 
 void hub::collect() noexcept {
+  for (outgoing* link : outgoing_) static_cast<void>(settle(*link));
   const arena::returning here(*arena_);
-  for (outgoing* link : outgoing_) link->lane.scan();
   settle_leaving();
+}
+
+// Takes back what the peer let go of. Whoever looks, arm() must not overlook it.
+std::size_t hub::settle(outgoing& link) noexcept {
+  const arena::returning here(*arena_);
+  const std::size_t home = link.lane.scan();
+  link.changed = link.changed || home > 0;
+  return home;
 }
 
 void hub::settle_leaving() noexcept {
@@ -183,10 +191,7 @@ bool hub::forward(outgoing& link, bus::sample&& offered) noexcept {
 
 // Puts one sample into an open lane, and moves it if there was room. The peer is not rung yet.
 bool hub::carry(outgoing& link, bus::sample&& offered) noexcept {
-  if (!link.lane.has_credit()) {
-    const arena::returning here(*arena_);
-    if (link.lane.scan() == 0) return false;
-  }
+  if (!link.lane.has_credit() && settle(link) == 0) return false;
   const std::uint64_t bytes = offered.head().bytes;
   if (arena_->owns(offered.memory())) {
     const std::uint64_t offset = arena_->offset_of(offered.memory());
@@ -233,9 +238,7 @@ bus::result<std::size_t> hub::give(outgoing& link, bus::sample&& one) noexcept {
 
 void hub::prepare(outgoing& link) noexcept {
   link.lane.ask(false);
-  if (!link.lane.scan_due()) return;
-  const arena::returning here(*arena_);
-  link.lane.scan();
+  if (link.lane.scan_due()) static_cast<void>(settle(link));
 }
 
 bool hub::arm(outgoing& link) noexcept {
@@ -243,18 +246,15 @@ bool hub::arm(outgoing& link) noexcept {
   link.armed = true;
   if (link.state == link_state::opening || link.dead) return true;
   link.lane.ask(true);
-  const arena::returning here(*arena_);
-  if (link.lane.scan() == 0) return true;
+  if (settle(link) == 0) return true;
+  link.changed = false;
   link.lane.ask(false);
   link.armed = false;
   return false;
 }
 
 std::size_t hub::unsettled(outgoing& link) noexcept {
-  if (link.lane.in_flight() > 0) {
-    const arena::returning here(*arena_);
-    link.lane.scan();
-  }
+  if (link.lane.in_flight() > 0) static_cast<void>(settle(link));
   return link.lane.in_flight();
 }
 

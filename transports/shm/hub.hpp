@@ -103,6 +103,7 @@ class hub final : public bus::inbox {
   bool forward(outgoing& link, bus::sample&& offered) noexcept;
   bus::result<bus::block*> slot(std::uint64_t bytes) noexcept;
   void collect() noexcept;
+  std::size_t settle(outgoing& link) noexcept;
   void settle_leaving() noexcept;
   // --- sending side of the handshake
   bus::result<void> have_arena();
