@@ -95,8 +95,11 @@ bus::result<void> hub::watch(int descriptor, watch_point& point) noexcept {
   return {};
 }
 
-void hub::forget(int descriptor) noexcept {
+void hub::forget(int descriptor, const watch_point& point) noexcept {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, descriptor, nullptr);
+  for (epoll_event& one : untold_) {
+    if (one.data.ptr == &point) one.events = 0;
+  }
 }
 
 void hub::schedule(std::int64_t at_ns) noexcept {
@@ -120,9 +123,12 @@ void hub::attend() noexcept {
   // What does not fit stays readable, and the kernel takes turns among it.
   std::array<epoll_event, 64> ready;
   const int count = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), 0);
-  for (int i = 0; i < count; ++i) {
-    auto* const point = static_cast<watch_point*>(ready[static_cast<std::size_t>(i)].data.ptr);
-    if (point) {
+  untold_ = std::span(ready).first(static_cast<std::size_t>(std::max(count, 0)));
+  while (!untold_.empty()) {
+    const epoll_event one = untold_.front();
+    untold_ = untold_.subspan(1);
+    if (one.events == 0) continue;  // whoever was told before it has ended it
+    if (auto* const point = static_cast<watch_point*>(one.data.ptr)) {
       point->whom->stir(point->what);
     } else {
       expire();

@@ -13,9 +13,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
+
+#include <sys/epoll.h>
 
 namespace transports::zeromq {
 
@@ -80,7 +83,8 @@ class hub {
 
   // `point` hears when `descriptor` is readable, until forget(). Both stay their owner's.
   [[nodiscard]] bus::result<void> watch(int descriptor, watch_point& point) noexcept;
-  void forget(int descriptor) noexcept;
+  // What attend() has yet to tell it, it is not told any more.
+  void forget(int descriptor, const watch_point& point) noexcept;
   // tick() will be called at `at_ns` or soon after.
   void schedule(std::int64_t at_ns) noexcept;
 
@@ -106,6 +110,7 @@ class hub {
   };
   std::unordered_map<bus::node_id, place> places_;
   std::vector<watcher*> watchers_;
+  std::span<epoll_event> untold_;  // while attend() goes through what is readable
   context context_;
 };
 

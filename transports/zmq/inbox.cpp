@@ -61,11 +61,11 @@ router_inbox::~router_inbox() {
   if (!homes_) return;
   collect();
   report(true);
-  hub_->forget(homes_->descriptor());
+  hub_->forget(homes_->descriptor(), returns_);
   for (peer* const one : own_lines_) one->own->over->hang_up(parting::polite);
   if (!router_) return;
-  hub_->forget(router_.descriptor());
-  hub_->forget(monitor_.descriptor());
+  hub_->forget(router_.descriptor(), messages_);
+  hub_->forget(monitor_.descriptor(), events_);
   monitor_.stop(router_);
 }
 

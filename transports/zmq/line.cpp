@@ -85,8 +85,8 @@ void dialled::hang_up(parting how) noexcept {
   if (how == parting::polite) {
     static_cast<void>(line::send(bytes_of(make<bye_layout>(word::bye))));
   }
-  hub_->forget(dealer_.descriptor());
-  if (monitor_) hub_->forget(monitor_.descriptor());
+  hub_->forget(dealer_.descriptor(), messages_);
+  if (monitor_) hub_->forget(monitor_.descriptor(), events_);
   monitor_.stop(dealer_);
   dealer_.set(ZMQ_LINGER, how == parting::polite ? goodbye_ms : 0);
   dealer_.close();
