@@ -25,7 +25,6 @@ constexpr unsigned pidfd_thread = O_EXCL;
 constexpr unsigned pidfd_signal_thread = 1;
 
 constexpr std::size_t page_bytes = 4096;
-constexpr std::uint32_t mode_bits = 3;
 
 // Registers this process for the global barriers of others, and says whether there are any. Asked
 // once: the answer is the kernel's and the sandbox's, not ours.
@@ -81,7 +80,7 @@ rung wake_page(bell_layout& page, fd* thread, const fd& event) noexcept {
       break;
   }
   // Pairs with: bell::arm. The sleep's number in the word keeps a late mark off the next sleep.
-  page.word.compare_exchange_strong(word, word & ~mode_bits, std::memory_order_acq_rel);
+  page.word.compare_exchange_strong(word, word & ~bell_mode_bits, std::memory_order_acq_rel);
   return used;
 }
 
@@ -139,9 +138,9 @@ bell::~bell() {
 }
 
 void bell::arm(bell_mode mode) noexcept {
-  sleeps_ += mode_bits + 1;
+  sleeps_ += bell_mode_bits + 1;
   // Pairs with: is_awake, the fence before its load of word.
-  page_->word.exchange((sleeps_ & ~mode_bits) | static_cast<std::uint32_t>(mode),
+  page_->word.exchange((sleeps_ & ~bell_mode_bits) | static_cast<std::uint32_t>(mode),
                        std::memory_order_seq_cst);
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (unfenced_) fence_for_others();
@@ -179,7 +178,8 @@ void bell::arm_descriptors() noexcept {
 
 void bell::disarm() noexcept {
   // Acquire is enough: what a ringer published is read through the queues' own orderings.
-  const std::uint32_t word = page_->word.exchange(sleeps_ & ~mode_bits, std::memory_order_acq_rel);
+  const std::uint32_t word =
+      page_->word.exchange(sleeps_ & ~bell_mode_bits, std::memory_order_acq_rel);
   if (mode_of(word) != bell_mode::awake) return;
   while (::sem_trywait(&page_->semaphore) == 0) {
   }
@@ -202,7 +202,7 @@ bool bell::wait(deadline until) noexcept {
 std::array<int, 2> bell::descriptors() const noexcept { return {signals_.get(), event_.get()}; }
 
 void bell::drain(int descriptor) noexcept {
-  page_->word.exchange(sleeps_ & ~mode_bits, std::memory_order_acq_rel);
+  page_->word.exchange(sleeps_ & ~bell_mode_bits, std::memory_order_acq_rel);
   if (descriptor == event_.get()) {
     std::uint64_t count = 0;
     static_cast<void>(!::read(descriptor, &count, sizeof count));

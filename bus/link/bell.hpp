@@ -63,8 +63,10 @@ enum class bell_mode : std::uint32_t { awake = 0, on_semaphore = 1, on_signal = 
 // birth.
 [[nodiscard]] int bell_signal() noexcept;
 
+// The part of the word that is a bell_mode.
+inline constexpr std::uint32_t bell_mode_bits = 3;
 [[nodiscard]] inline bell_mode mode_of(std::uint32_t word) noexcept {
-  return static_cast<bell_mode>(word & 3U);
+  return static_cast<bell_mode>(word & bell_mode_bits);
 }
 
 // The sender's look at the word, after it has published.

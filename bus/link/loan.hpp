@@ -34,7 +34,8 @@ class loan {
   // Puts `head` before the payload and seals both. Requires: head.bytes <= bytes().size().
   [[nodiscard]] sample commit(const frame& head) && noexcept {
     BUS_CHECK(head.bytes <= block_->capacity);
-    // Field by field; see core::next_frame.
+    // Field by field: a copy by wider words than those that have just written `head` would wait
+    // until these have left the processor, and all stores before them.
     block_->head = new (block_->payload - sizeof(frame)) frame{.version = head.version,
                                                                .flags = head.flags,
                                                                .publisher = head.publisher,

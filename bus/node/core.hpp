@@ -108,8 +108,7 @@ class core {
   }
   // The frame of the next sample, complete but for `bytes`. The number is used up by send() only.
   [[nodiscard]] frame next_frame(const publication& source, std::uint16_t flags) noexcept {
-    // Field by field, here and in loan::commit: a copy by wider words would have to wait until the
-    // narrower ones that were just written have left the processor.
+    // Field by field, as in loan::commit and for its reason.
     return {.version = source.head.version,
             .flags = flags,
             .publisher = source.head.publisher,

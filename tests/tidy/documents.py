@@ -8,15 +8,14 @@ that is no file stands in a sentence, or in a block without a language. Each blo
 under BUILD/documents, whose #line says where it stands, so that the compiler names the document.
 """
 
-import argparse
 import os
 import re
-import subprocess
 import sys
 
+import compiling
 import tree
 
-FLAGS = "-std=c++20 -Wall -Wextra -Wpedantic -Wshadow -Werror -fsyntax-only"
+FLAGS = "-std=c++20 -Wall -Wextra -Wpedantic -Wshadow -Werror -fsyntax-only $in"
 BLOCK = re.compile(r"^```cpp\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -51,26 +50,14 @@ def extract(root, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--compiler", required=True)
-    parser.add_argument("--build", required=True)
-    parser.add_argument("--root", default=tree.PROJECT)
-    parser.add_argument("--jobs", default="2")
-    asked = parser.parse_args()
-    root, build = os.path.abspath(asked.root), os.path.abspath(asked.build)
-    folder = os.path.join(build, "documents")
+    asked = compiling.options()
+    folder = os.path.join(asked.build, "documents")
     os.makedirs(folder, exist_ok=True)
-    blocks = extract(root, folder)
+    blocks = extract(asked.root, folder)
     if not blocks:
         print("documents: no C++ block was found, so nothing was shown")
         return 1
-    rule = (f"rule block\n  command = {asked.compiler} {FLAGS} -I {root} -isystem {build}"
-            " -MMD -MF $out.d -MT $out $in && touch $out\n"
-            "  deps = gcc\n  depfile = $out.d\n  description = $in\n")
-    edges = [f"build {block}.ok: block {block}\n" for block in blocks]
-    write_if_changed(os.path.join(folder, "build.ninja"), rule + "".join(edges))
-    run = subprocess.run(["ninja", "-C", folder, "-k", "0", "-j", asked.jobs], check=False)
-    if run.returncode != 0:
+    if not compiling.all_compile(asked, folder, FLAGS, [(block, block) for block in blocks]):
         print("documents: a block above does not compile: mend it, or give it all that it needs")
         return 1
     print(f"documents: {len(blocks)} blocks compile")
