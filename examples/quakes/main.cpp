@@ -41,7 +41,10 @@ int main(int count, char** words) {
   wanted.kills = {"nc@0.3", "detector@0.6"};
   app.add_option("--speed", wanted.speed, "Feed seconds per second; 0: as fast as possible")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check([](const std::string& text) -> std::string {
+        const bool is_number = CLI::NonNegativeNumber(text).empty();
+        return is_number ? "" : '\'' + text + "' is not a number of at least 0";
+      });
   app.add_option("--kill", wanted.kills,
                  "Kill NAME[@SHARE] with SIGKILL after that share of the features: a network\n"
                  "(ci), detector, archive, observer, random, each (one of each kind) or none;\n"
@@ -53,7 +56,13 @@ int main(int count, char** words) {
   app.add_flag("--loopback", loopback, "The observer over loopback TCP, without a namespace");
   app.add_flag("--plain", plain, "Lines instead of a live table, as without a terminal");
   add_inner_options(app, inner);
-  CLI11_PARSE(app, count, words);
+  try {
+    app.parse(count, words);
+  } catch (const CLI::ParseError& trouble) {
+    if (trouble.get_exit_code() == 0) return app.exit(trouble);
+    std::fprintf(stderr, "demo: %s; try: examples/demo --help\n", trouble.what());
+    return 2;
+  }
   if (!inner.as.empty()) {
     inner.speed = wanted.speed;
     inner.data = wanted.data;
