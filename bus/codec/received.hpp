@@ -48,7 +48,7 @@ class received {
 
   // The payload as it came.
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return whole_.payload(); }
-  [[nodiscard]] const frame& head() const noexcept { return whole_.head(); }
+  [[nodiscard]] frame head() const noexcept { return whole_.message_head(); }
   [[nodiscard]] const sample& whole() const noexcept { return whole_; }
 
  private:

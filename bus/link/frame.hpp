@@ -17,7 +17,8 @@ namespace bus {
 namespace frame_flag {
 inline constexpr std::uint16_t control = 1;  // the payload is a bus.Control message, not a user's
 inline constexpr std::uint16_t attachment = 2;  // message and binary part, see bus/codec
-inline constexpr std::uint16_t known = control | attachment;
+inline constexpr std::uint16_t batch = 4;  // several messages, from `sequence` on; see batch.hpp
+inline constexpr std::uint16_t known = control | attachment | batch;
 }  // namespace frame_flag
 
 struct frame {

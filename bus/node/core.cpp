@@ -230,30 +230,34 @@ void core::adopt(asio::io_context& context) noexcept {
   sentry_.reset();
 }
 
-void core::publish_to_nobody(publication& source, std::uint64_t bytes) noexcept {
-  source.row->set(column::published, ++source.head.sequence);
+published core::publish_to_nobody(publication& source, std::uint64_t bytes,
+                                  std::uint64_t messages) noexcept {
+  source.row->set(column::published, source.head.sequence += messages);
   source.row->add(column::sent_bytes, bytes);
+  return {.links = 0, .taken = 0, .messages = messages, .error = {}};
 }
 
-published core::send(publication& source, sample&& sealed) noexcept {
+published core::send(publication& source, sample&& sealed, std::uint32_t messages) noexcept {
   ledger_row& row = *source.row;
-  source.head.sequence = sealed.head().sequence;
+  source.head.sequence = sealed.head().sequence + messages - 1;
   const std::uint64_t bytes = sealed.head().bytes;
   // Before anybody has it: if we are killed in between, our last word covers all that we gave away.
   row.set(column::published, source.head.sequence);
-  published outcome{
-      .links = static_cast<std::uint32_t>(source.routes.size()), .taken = 0, .error = {}};
+  published outcome{.links = static_cast<std::uint32_t>(source.routes.size()),
+                    .taken = 0,
+                    .messages = messages,
+                    .error = {}};
   for (std::size_t i = 0; i + 1 < source.routes.size(); ++i) {
     outcome.taken += source.routes[i]->offer(source, sealed) ? 1 : 0;
   }
   if (outcome.links > 0) {
     outcome.taken += source.routes.back()->give(source, std::move(sealed)) ? 1 : 0;
   }
-  row.add(column::offered, outcome.links);
-  row.add(column::taken, outcome.taken);
+  row.add(column::offered, std::uint64_t{outcome.links} * messages);
+  row.add(column::taken, std::uint64_t{outcome.taken} * messages);
   row.add(column::sent_bytes, bytes);
   if (outcome.taken != outcome.links) {
-    row.add(column::full, outcome.links - outcome.taken);
+    row.add(column::full, std::uint64_t{outcome.links - outcome.taken} * messages);
     restless_ = true;
   }
   return outcome;

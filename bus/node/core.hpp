@@ -40,9 +40,10 @@ namespace bus {
 
 // What became of one publish call.
 struct published {
-  std::uint32_t links = 0;  // links that carry this publisher now
-  std::uint32_t taken = 0;  // of them, how many took the sample
-  std::error_code error;    // set when it could not be sent at all: no_memory, too_big, bad_message
+  std::uint32_t links = 0;     // links that carry this publisher now; summed up over samples
+  std::uint32_t taken = 0;     // of them, how many took the sample
+  std::uint64_t messages = 0;  // published: they have a number, and are accounted for
+  std::error_code error;  // set when it could not be sent at all: no_memory, too_big, bad_message
 
   // Nobody was refused. True also when nobody listens.
   [[nodiscard]] explicit operator bool() const noexcept { return !error && taken == links; }
@@ -120,10 +121,11 @@ class core {
             .correlation = source.head.correlation,
             .bytes = 0};
   }
-  // Offers a sample sealed with next_frame() to every link, and counts it.
-  published send(publication& source, sample&& sealed) noexcept;
-  // Counts a sample that nobody listens to. Requires: source.routes.empty().
-  void publish_to_nobody(publication& source, std::uint64_t bytes) noexcept;
+  // Offers a sample of so many messages, sealed with next_frame(), to every link, and counts it.
+  published send(publication& source, sample&& sealed, std::uint32_t messages = 1) noexcept;
+  // Counts messages that nobody listens to. Requires: source.routes.empty().
+  published publish_to_nobody(publication& source, std::uint64_t bytes,
+                              std::uint64_t messages = 1) noexcept;
   // Whether every link has a place for the next sample; cheap.
   [[nodiscard]] static bool has_room(const publication& source) noexcept;
   // Waits until every link has much room, or the deadline; returns whether it has.

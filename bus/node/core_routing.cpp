@@ -129,6 +129,7 @@ std::shared_ptr<subscription> core::subscribe(const std::string& pattern, const 
 }
 
 void core::retire(const std::shared_ptr<subscription>& one) {
+  one->end();
   reception_->remove(*one);
   auto& all = *card_.mutable_interests();
   all.erase(std::remove_if(all.begin(), all.end(),

@@ -10,11 +10,13 @@
 #include "bus/node/core.hpp"
 #include "bus/node/error.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -38,6 +40,35 @@ class lent {
 
  private:
   loan memory_;
+};
+
+// Messages of equal size in lent memory, to be filled in place and published together. Dropped
+// unpublished, the memory goes home.
+class lent_batch {
+ public:
+  struct room {
+    std::uint32_t messages = 0;  // at least 1, at most batch::messages_max
+    std::uint64_t bytes = 0;     // of each
+  };
+  // `memory` has room for payload_bytes(wanted).
+  lent_batch(loan memory, room wanted) noexcept : memory_(std::move(memory)), room_(wanted) {
+    batch::writer table(memory_.bytes().first(payload_bytes(wanted)), wanted.messages);
+    for (std::uint32_t i = 0; i < wanted.messages; ++i) static_cast<void>(table.add(wanted.bytes));
+  }
+  [[nodiscard]] static std::uint64_t payload_bytes(const room& wanted) noexcept {
+    return batch::bytes_for_equal(wanted.messages, wanted.bytes);
+  }
+  [[nodiscard]] std::uint32_t size() const noexcept { return room_.messages; }
+  // Requires: index < size().
+  [[nodiscard]] std::span<std::byte> operator[](std::uint32_t index) const noexcept {
+    return memory_.bytes().subspan(batch::next_place(room_.bytes) * index, room_.bytes);
+  }
+  [[nodiscard]] const room& about() const noexcept { return room_; }
+  [[nodiscard]] loan release() && noexcept { return std::move(memory_); }
+
+ private:
+  loan memory_;
+  room room_;
 };
 
 // What every publisher can, whatever its type: the part that needs no template.
@@ -78,12 +109,13 @@ class publisher_base {
   publisher_base(core& around, publication& source) noexcept : core_(&around), source_(&source) {}
 
   [[nodiscard]] static published refused(std::error_code why) noexcept {
-    return {.links = 0, .taken = 0, .error = why};
+    return {.links = 0, .taken = 0, .messages = 0, .error = why};
   }
-  published seal(loan filled, std::uint64_t bytes, std::uint16_t flags) noexcept {
+  published seal(loan filled, std::uint64_t bytes, std::uint16_t flags,
+                 std::uint32_t messages = 1) noexcept {
     frame head = core_->next_frame(*source_, flags);
     head.bytes = bytes;
-    return core_->send(*source_, std::move(filled).commit(head));
+    return core_->send(*source_, std::move(filled).commit(head), messages);
   }
 
   core* core_;
@@ -94,23 +126,35 @@ template <class T>
 class publisher : public publisher_base {
  public:
   using input = typename codec<T>::input;
+  using message = std::remove_cvref_t<input>;
 
   publisher(core& around, publication& source) noexcept : publisher_base(around, source) {}
 
   // Encodes and sends one message. Does not block. With nobody listening, nothing is encoded.
   // Errors, in the outcome: no_memory (subscribers hold all of it), too_big, bad_message.
-  published publish(input message) noexcept {
+  published publish(input one) noexcept {
     core_->in_passing();
-    const auto bytes = codec<T>::size(message);
+    const auto bytes = codec<T>::size(one);
     if (!bytes) return refused(bytes.error());
-    if (source_->routes.empty()) {
-      core_->publish_to_nobody(*source_, *bytes);
-      return {};
+    if (source_->routes.empty()) return core_->publish_to_nobody(*source_, *bytes);
+    return publish_one(one, *bytes);
+  }
+
+  // The same for many, in their order; for raw, a span of spans. They travel in batches, each with
+  // one place in a queue, one look at who sleeps and one reference to its memory: several times as
+  // many small messages a second. Stops at the first error; `messages` in the outcome tells how
+  // many were published before.
+  published publish(std::span<const message> messages) noexcept {
+    core_->in_passing();
+    published sum;
+    while (!messages.empty() && !sum.error) {
+      const published part = publish_some(messages);
+      sum.links += part.links;
+      sum.taken += part.taken;
+      sum.messages += part.messages;
+      sum.error = part.error;
     }
-    auto memory = core_->lend(*source_, *bytes);
-    if (!memory) return refused(memory.error());
-    codec<T>::encode(message, memory->bytes().first(*bytes));
-    return seal(std::move(*memory), *bytes, codec<T>::frame_flags);
+    return sum;
   }
 
   // Memory for one T, where subscribers read it. Throws bus::error (no_memory) when subscribers
@@ -137,6 +181,24 @@ class publisher : public publisher_base {
     return seal(std::move(filled), bytes, 0);
   }
 
+  // Memory for a batch of raw messages of equal size. Errors: no_memory, too_big (also for more
+  // than batch::messages_max messages, or none).
+  [[nodiscard]] result<lent_batch> loan(
+      lent_batch::room wanted) noexcept requires std::is_same_v<T, raw> {
+    if (wanted.messages == 0 || wanted.messages > batch::messages_max) {
+      return unexpected(errc::too_big);
+    }
+    auto memory = core_->lend(*source_, lent_batch::payload_bytes(wanted));
+    if (!memory) return unexpected(memory.error());
+    return lent_batch(std::move(*memory), wanted);
+  }
+  published publish(lent_batch&& filled) noexcept requires std::is_same_v<T, raw> {
+    core_->in_passing();
+    const lent_batch::room about = filled.about();
+    return seal(std::move(filled).release(), lent_batch::payload_bytes(about), frame_flag::batch,
+                about.messages);
+  }
+
   // Memory for an attachment: fill binary(), then publish it with its message. Errors: no_memory,
   // too_big.
   [[nodiscard]] result<attachment_loan> loan(
@@ -150,11 +212,45 @@ class publisher : public publisher_base {
   // Errors, in the outcome: too_big (the message does not fit behind the binary part), bad_message.
   template <class Message>
   published publish(attachment_loan&& filled,
-                    const Message& message) noexcept requires std::is_same_v<T, attached<Message>> {
+                    const Message& words) noexcept requires std::is_same_v<T, attached<Message>> {
     core_->in_passing();
-    auto sealed = filled.commit(message, core_->next_frame(*source_, codec<T>::frame_flags));
+    auto sealed = filled.commit(words, core_->next_frame(*source_, codec<T>::frame_flags));
     if (!sealed) return refused(sealed.error());
     return core_->send(*source_, std::move(*sealed));
+  }
+
+ private:
+  // As many from the front as make one batch; takes them off `messages`.
+  published publish_some(std::span<const message>& messages) noexcept {
+    const std::size_t most = std::min<std::size_t>(messages.size(), batch::messages_max);
+    std::uint64_t end = 0;
+    std::uint32_t count = 0;
+    std::uint64_t wanted = 0;  // of the last one looked at
+    for (; count < most; ++count) {
+      const auto bytes = codec<T>::size(messages[count]);
+      if (!bytes && count == 0) return refused(bytes.error());
+      if (!bytes) break;
+      wanted = *bytes;
+      const std::uint64_t longer = batch::next_place(end) + wanted;
+      if (count > 0 && batch::bytes_for(longer, count + 1) > batch::bytes_usual) break;
+      end = longer;
+    }
+    const auto some = messages.first(count);
+    messages = messages.subspan(count);
+    if (source_->routes.empty()) return core_->publish_to_nobody(*source_, end, count);
+    if (count == 1) return publish_one(some.front(), end);
+    const std::uint64_t whole = batch::bytes_for(end, count);
+    auto memory = core_->lend(*source_, whole);
+    if (!memory) return refused(memory.error());
+    batch::writer into(memory->bytes().first(whole), count);
+    for (const message& one : some) codec<T>::encode(one, into.add(*codec<T>::size(one)));
+    return seal(std::move(*memory), whole, codec<T>::frame_flags | frame_flag::batch, count);
+  }
+  published publish_one(input one, std::uint64_t bytes) noexcept {
+    auto memory = core_->lend(*source_, bytes);
+    if (!memory) return refused(memory.error());
+    codec<T>::encode(one, memory->bytes().first(bytes));
+    return seal(std::move(*memory), bytes, codec<T>::frame_flags);
   }
 };
 

@@ -101,10 +101,15 @@ void reception::accept(sample&& arrived) noexcept {
       ++strays_;
       return;
     }
-    const auto [fresh, missing] = from->account.arrived(head.sequence);
-    if (!fresh) return;
+    const std::uint32_t messages = arrived.messages();
+    if (messages == 0) {
+      ++strays_;
+      return;
+    }
+    const auto [stale, missing] = from->account.arrived(head.sequence, messages);
+    if (stale == messages) return;
     charge(*from, missing, loss::queue_full);
-    deliver(*from, std::move(arrived));
+    deliver(*from, std::move(arrived), messages, static_cast<std::uint32_t>(stale));
   } catch (...) {
     // Out of memory for the words of a control message.
     if (!trouble_) trouble_ = std::current_exception();
@@ -113,19 +118,19 @@ void reception::accept(sample&& arrived) noexcept {
 
 // Hands a sample to each subscription that it meets. A callback may subscribe, end a subscription
 // (its own, too), or throw: none of this is to cost another subscription its sample.
-void reception::deliver(source& from, sample&& arrived) noexcept {
-  const std::uint64_t sequence = arrived.head().sequence;
+void reception::deliver(source& from, sample&& arrived, std::uint32_t messages,
+                        std::uint32_t stale) noexcept {
   const std::size_t count = from.targets.size();  // those who subscribe now begin after this one
   delivering_ = true;
   for (std::size_t i = 0; i < count; ++i) {
     const target& each = from.targets[i];
     if (!each.to) continue;
-    each.row->set(column::source_sequence, sequence);
-    each.row->add(column::source_arrived, 1);
+    each.row->set(column::source_sequence, from.account.last());
+    each.row->add(column::source_arrived, messages - stale);
     subscription& to = *each.to;  // kept in ended_ should it end now
-    to.row().add(column::expected, 1);
+    to.row().add(column::expected, messages - stale);
     try {
-      to.accept(i + 1 == count ? std::move(arrived) : sample(arrived));
+      to.accept(i + 1 == count ? std::move(arrived) : sample(arrived), messages, stale);
     } catch (...) {
       // A callback's exception is the user's: it comes out of the call that pumped the node.
       if (!trouble_) trouble_ = std::current_exception();

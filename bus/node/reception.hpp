@@ -81,7 +81,8 @@ class reception final : public sink {
   };
   using source_key = std::pair<node_id, std::uint32_t>;
 
-  void deliver(source& from, sample&& arrived) noexcept;
+  void deliver(source& from, sample&& arrived, std::uint32_t messages,
+               std::uint32_t stale) noexcept;
   void sweep() noexcept;
   void control(const sample& arrived);
   void attach(node_id from, const wire::Attach& words);

@@ -1,6 +1,7 @@
 #include "bus/node/subscription.hpp"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 namespace bus {
@@ -16,35 +17,99 @@ subscription::subscription(setup wanted, ledger_row& row)
   interest_.set_when_full(static_cast<std::uint32_t>(options_.when_full));
 }
 
-void subscription::accept(sample&& arrived) {
+subscription::~subscription() { drop_oldest(count_); }
+
+void subscription::accept(sample&& arrived, std::uint32_t messages, std::uint32_t stale) {
   row_.add(column::received_bytes, arrived.head().bytes);
   if (callback_) {
-    // settle() or spoil() is the callback's to call: it knows whether the bytes decoded.
+    call(std::move(arrived), messages, stale);
+  } else {
+    enqueue(std::move(arrived), messages, stale);
+  }
+}
+
+// settle() or spoil() is the callback's to call: it knows whether the bytes decoded.
+void subscription::call(sample&& arrived, std::uint32_t messages, std::uint32_t stale) {
+  if ((arrived.head().flags & frame_flag::batch) == 0) {
     callback_(std::move(arrived));
     return;
   }
-  if (count_ == ring_.size()) {
-    if (options_.when_full == drop::newest) {
-      row_.lose(loss::queue_full, 1);
+  std::exception_ptr trouble;
+  arrived.borrow(messages - stale);
+  std::uint32_t next = stale;
+  while (next < messages && !ended_) {
+    try {
+      callback_(arrived.part(next++));
+    } catch (...) {
+      // The rest of the batch is not to suffer for it.
+      if (!trouble) trouble = std::current_exception();
+    }
+  }
+  arrived.repay(messages - next);
+  if (trouble) std::rethrow_exception(trouble);
+}
+
+void subscription::enqueue(sample&& arrived, std::uint32_t messages, std::uint32_t stale) {
+  const std::size_t depth = ring_.size();
+  std::size_t fresh = messages - stale;
+  if (options_.when_full == drop::newest) {
+    if (count_ >= depth) {
+      row_.lose(loss::queue_full, fresh);
       return;
     }
-    static_cast<void>(take());
-    row_.lose(loss::overwritten, 1);
+  } else if (count_ + fresh > depth) {
+    const std::size_t too_many = count_ + fresh - depth;
+    row_.lose(loss::overwritten, too_many);
+    drop_oldest(std::min(too_many, count_));
+    stale += static_cast<std::uint32_t>(fresh > depth ? fresh - depth : 0);
+    fresh = messages - stale;
   }
-  std::size_t last = first_ + count_;
-  if (last >= ring_.size()) last -= ring_.size();
-  ring_[last] = std::move(arrived);
-  ++count_;
+  const bool is_batch = (arrived.head().flags & frame_flag::batch) != 0;
+  if (is_batch) arrived.borrow(static_cast<std::uint32_t>(fresh));
+  place(runs_++) = {std::move(arrived), stale, is_batch ? messages : 0};
+  count_ += fresh;
   row_.set(column::queued, count_);
   if (on_arrival) on_arrival();
 }
 
-sample subscription::take() noexcept {
-  sample oldest = std::move(ring_[first_]);
+subscription::run& subscription::place(std::size_t after_first) noexcept {
+  const std::size_t at = first_ + after_first;
+  return ring_[at < ring_.size() ? at : at - ring_.size()];
+}
+
+// Lets go of so many messages, unread. Requires: so many wait.
+void subscription::drop_oldest(std::size_t messages) noexcept {
+  count_ -= messages;
+  while (messages > 0) {
+    run& oldest = ring_[first_];
+    const std::size_t here = oldest.end == 0 ? 1 : oldest.end - oldest.next;
+    const std::size_t going = std::min(messages, here);
+    if (oldest.end != 0) {
+      oldest.whole.repay(static_cast<std::uint32_t>(going));
+      oldest.next += static_cast<std::uint32_t>(going);
+    }
+    if (going == here) end_run();
+    messages -= going;
+  }
+}
+
+void subscription::end_run() noexcept {
+  ring_[first_].whole = sample();
   if (++first_ == ring_.size()) first_ = 0;
-  --count_;
-  row_.set(column::queued, count_);
-  return oldest;
+  --runs_;
+}
+
+sample subscription::take() noexcept {
+  run& oldest = ring_[first_];
+  row_.set(column::queued, --count_);
+  if (oldest.end != 0) {
+    sample one = oldest.whole.part(oldest.next++);
+    if (oldest.next == oldest.end) end_run();
+    return one;
+  }
+  sample one = std::move(oldest.whole);
+  end_run();
+  return one;
 }
 
 }  // namespace bus

@@ -26,22 +26,33 @@ class subscription {
   };
   // `row` outlives the subscription.
   subscription(setup wanted, ledger_row& row);
+  ~subscription();
+  subscription(const subscription&) = delete;
+  subscription& operator=(const subscription&) = delete;
 
   [[nodiscard]] std::uint32_t number() const noexcept { return interest_.subscription(); }
   [[nodiscard]] const wire::Interest& interest() const noexcept { return interest_; }
   [[nodiscard]] ledger_row& row() noexcept { return row_; }
   [[nodiscard]] bool has_callback() const noexcept { return static_cast<bool>(callback_); }
 
-  // A sample has come; it is queued, handed to the callback, or dropped and counted.
-  void accept(sample&& arrived);
+  // A sample has come, with `messages` messages, of which the first `stale` are not wanted; they
+  // are queued, handed to the callback, or dropped and counted. A batch that finds any room with
+  // drop::newest is taken whole, so that nobody has to split it: a queue may be longer than its
+  // depth by a batch.
+  void accept(sample&& arrived, std::uint32_t messages, std::uint32_t stale);
   [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
-  [[nodiscard]] std::size_t room() const noexcept { return ring_.size() - count_; }
+  [[nodiscard]] std::size_t room() const noexcept {
+    return count_ < ring_.size() ? ring_.size() - count_ : 0;
+  }
   [[nodiscard]] drop when_full() const noexcept { return options_.when_full; }
-  // The oldest one waiting. Not yet counted as delivered: that is settle()'s or spoil()'s.
+  // The oldest message waiting. Not yet counted as delivered: that is settle()'s or spoil()'s.
   // Requires: !empty().
   [[nodiscard]] sample take() noexcept;
   void settle() noexcept { row_.add(column::delivered, 1); }
   void spoil() noexcept { row_.lose(loss::decode_error, 1); }
+
+  // Nobody wants anything more; the rest of a batch that is being handed to the callback, neither.
+  void end() noexcept { ended_ = true; }
 
   // Called after each arrival that was queued; for whoever waits in an event loop.
   std::function<void()> on_arrival;
@@ -51,9 +62,23 @@ class subscription {
   subscription_options options_;
   std::function<void(sample&&)> callback_;
   ledger_row& row_;
-  std::vector<sample> ring_;
+  // What came together: a message, or what is left of a batch.
+  struct run {
+    sample whole;
+    std::uint32_t next = 0;  // of the batch, the first message that still waits
+    std::uint32_t end = 0;   // 0: not a batch
+  };
+  void enqueue(sample&& arrived, std::uint32_t messages, std::uint32_t stale);
+  void call(sample&& arrived, std::uint32_t messages, std::uint32_t stale);
+  void drop_oldest(std::size_t messages) noexcept;
+  void end_run() noexcept;
+  [[nodiscard]] run& place(std::size_t after_first) noexcept;
+
+  std::vector<run> ring_;  // each is at least one message, so `depth` of them are enough
   std::size_t first_ = 0;
-  std::size_t count_ = 0;
+  std::size_t runs_ = 0;
+  std::size_t count_ = 0;  // messages in all runs
+  bool ended_ = false;
 };
 
 }  // namespace bus

@@ -11,6 +11,7 @@
 
 #include "bus/base/ids.hpp"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -138,14 +139,19 @@ class source_account {
   explicit source_account(std::uint64_t next_sequence = 1) noexcept : next_(next_sequence) {}
 
   struct arrival {
-    bool fresh = true;          // false: a duplicate or stale one, not to be delivered
+    std::uint64_t stale = 0;    // so many of its first messages are duplicates, not to be delivered
     std::uint64_t missing = 0;  // how many were lost just before it
   };
-  [[nodiscard]] arrival arrived(std::uint64_t sequence) noexcept {
-    if (sequence < next_) return {.fresh = false, .missing = 0};
+  // So many messages came together, the first with this sequence.
+  [[nodiscard]] arrival arrived(std::uint64_t sequence, std::uint64_t messages = 1) noexcept {
+    if (sequence < next_) {
+      const std::uint64_t stale = std::min(next_ - sequence, messages);
+      next_ += messages - stale;
+      return {.stale = stale, .missing = 0};
+    }
     const std::uint64_t missing = sequence - next_;
-    next_ = sequence + 1;
-    return {.fresh = true, .missing = missing};
+    next_ = sequence + messages;
+    return {.stale = 0, .missing = missing};
   }
   // The publisher said that `last` was the last one published so far; returns how many of them will
   // never come.

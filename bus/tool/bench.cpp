@@ -73,13 +73,24 @@ std::uint64_t word_of(std::span<const std::byte> payload) {
 }
 
 // Writes every byte of the payload, or only its first word.
-published send(publisher<raw>& to, const bench_options& bench, std::uint64_t word) {
-  auto memory = to.loan(bench.size);
-  if (!memory) return {.links = 1, .taken = 0, .error = memory.error()};
-  const auto bytes = memory->bytes().first(bench.size);
+void fill(std::span<std::byte> bytes, const bench_options& bench, std::uint64_t word) {
   if (!bench.untouched) std::memset(bytes.data(), static_cast<int>(word & 0xff), bytes.size());
   std::memcpy(bytes.data(), &word, sizeof word);
+}
+
+published send(publisher<raw>& to, const bench_options& bench, std::uint64_t word) {
+  auto memory = to.loan(bench.size);
+  if (!memory) return {.links = 1, .taken = 0, .messages = 0, .error = memory.error()};
+  fill(memory->bytes().first(bench.size), bench, word);
   return to.publish(std::move(*memory), bench.size);
+}
+
+// Words from `first` on, in one batch.
+published send_batch(publisher<raw>& to, const bench_options& bench, std::uint64_t first) {
+  auto memory = to.loan({.messages = bench.batch, .bytes = bench.size});
+  if (!memory) return {.links = 1, .taken = 0, .messages = 0, .error = memory.error()};
+  for (std::uint32_t i = 0; i < bench.batch; ++i) fill((*memory)[i], bench, first + i);
+  return to.publish(std::move(*memory));
 }
 
 // Reads every byte of the payload, or only its first word.
@@ -230,6 +241,7 @@ void print(const bench_options& bench, const figures& all, const limit_kind& lim
     line["limit_value"] = limit_value;
     line["ratio"] = ratio;
     line["untouched"] = bench.untouched;
+    line["batch"] = bench.batch;
     if (bench.workload == "fanout") line["subscribers"] = bench.subscribers;
     fmt::print("{}\n", line.dump());
     return;
@@ -330,8 +342,13 @@ class flood {
     for (sent = 0; sent < count;) {
       if (!data_->has_room() && !data_->wait_room(patience)) return std::nullopt;
       // What finds no memory or no place after all is counted as sent, and comes out as lost.
-      static_cast<void>(send(*data_, bench_, ++sent));
-      if (sent % 64 == 0 && until.passed()) break;
+      if (bench_.batch == 1) {
+        static_cast<void>(send(*data_, bench_, ++sent));
+      } else {
+        static_cast<void>(send_batch(*data_, bench_, sent + 1));
+        sent += bench_.batch;
+      }
+      if (sent % 64 < bench_.batch && until.passed()) break;
     }
     return ask();
   }

@@ -22,6 +22,7 @@ struct bench_options {
   std::uint64_t rounds = 5;
   std::uint64_t subscribers = 4;  // of fanout
   std::uint64_t depth = 1024;     // samples in flight per link
+  std::uint32_t batch = 1;        // messages per publish call, of throughput and fanout
   bool untouched = false;         // hand payloads over without writing or reading them
   bool json = false;
   bool limits = true;  // measure the machine's own limit beside

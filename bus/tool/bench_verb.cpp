@@ -1,5 +1,6 @@
 // `bus bench`: the words of the command line for bench.hpp. The hidden verb bench-peer is what it
 // starts itself as.
+#include "bus/link/batch.hpp"
 #include "bus/tool/bench.hpp"
 #include "bus/tool/verbs.hpp"
 
@@ -48,6 +49,11 @@ verb bench_verb() {
                 ->capture_default_str();
             parser.add_option("--rounds", options->rounds, "Rounds; figures are their medians")
                 ->check(CLI::Range(1, 1000))
+                ->capture_default_str();
+            parser
+                .add_option("--batch", options->batch,
+                            "Messages per publish call, of throughput and fanout")
+                ->check(CLI::Range(1U, batch::messages_max))
                 ->capture_default_str();
             parser.add_option("--subscribers", options->subscribers, "Of fanout")
                 ->check(CLI::Range(1, 256))

@@ -83,21 +83,23 @@ class lane {
   }
 
   // --- the reader's thread
-  // Hands at most `quota` samples over, in order; returns how many.
+  // Hands at most `quota` messages over, and the rest of a batch, in order; returns how many.
   std::size_t take(std::size_t quota, bus::sink& into) noexcept {
     const std::uint64_t head = head_.load(std::memory_order_relaxed);  // ours alone
     // Pairs with: publish, of tail_.
     const std::uint64_t there = tail_.load(std::memory_order_acquire) - head;
-    const std::size_t count = std::min(quota, static_cast<std::size_t>(there));
-    if (count == 0) return 0;
-    for (std::uint64_t at = head; at != head + count; ++at) {
+    if (there == 0 || quota == 0) return 0;
+    std::size_t messages = 0;
+    std::uint64_t at = head;
+    for (; at != head + there && messages < quota; ++at) {
       bus::sample one = std::move(cells_[at & mask_]);
+      messages += std::max(1U, one.messages());
       into.accept(std::move(one));
     }
     // Pairs with: look, of head_. The cells are empty before the writer fills them again.
-    head_.store(head + count, std::memory_order_seq_cst);
+    head_.store(at, std::memory_order_seq_cst);
     answer();
-    return count;
+    return messages;
   }
   // Nothing to take and nothing to report. To be called after having said that we sleep.
   [[nodiscard]] bool idle() const noexcept {

@@ -249,7 +249,7 @@ std::size_t hub::poll(std::size_t budget, bus::sink& into) noexcept {
       incoming& link = *incoming_[turn_++];
       const std::size_t got = link.lane->poll(std::min(share, budget - taken), into);
       taken += got;
-      more = more || got == share;
+      more = more || got >= share;
       if (link.lane->broken() && !link.ended) end_incoming(link, errc::corrupt);
     }
   }

@@ -113,23 +113,23 @@ void lane_in::prefetch() noexcept {
   }
 }
 
-bool lane_in::take(std::uint64_t number, bus::sink& into) noexcept {
+std::size_t lane_in::take(std::uint64_t number, bus::sink& into) noexcept {
   const entry_layout& place = entries_[number & (depth_ - 1)];
   // Relaxed, and once each: arrived() has acquired the mark, and a stranger who changes either now
   // meets the checks below.
   const std::uint32_t credit = credit_of(place.mark.load(std::memory_order_relaxed));
   const std::uint64_t offset = place.offset.load(std::memory_order_relaxed);
-  if (credit >= depth_ || offset % slot_align != 0 || offset >= arena_.bytes()) return false;
+  if (credit >= depth_ || offset % slot_align != 0 || offset >= arena_.bytes()) return 0;
   cell& one = cells_[credit];
   // Pairs with: take_back, release of references.
-  if (one.references.load(std::memory_order_acquire) != 0) return false;
+  if (one.references.load(std::memory_order_acquire) != 0) return 0;
 
-  if (offset >= known_bytes_ && (!measure() || offset >= known_bytes_)) return false;
+  if (offset >= known_bytes_ && (!measure() || offset >= known_bytes_)) return 0;
   std::memcpy(&one.copy, payloads_ + offset, sizeof one.copy);
   const std::uint64_t room_max = arena_.bytes() - offset - sizeof(bus::frame);
-  if (!bus::check(one.copy, room_max)) return false;
+  if (!bus::check(one.copy, room_max)) return 0;
   const std::uint64_t end = offset + sizeof(bus::frame) + one.copy.bytes;
-  if (end > known_bytes_ && (!measure() || end > known_bytes_)) return false;
+  if (end > known_bytes_ && (!measure() || end > known_bytes_)) return 0;
 
   one.copy.node = sender_.value;
   one.tag = credit;
@@ -140,20 +140,24 @@ bool lane_in::take(std::uint64_t number, bus::sink& into) noexcept {
   // Relaxed: the sample goes to others only by ways that synchronise.
   one.references.store(1, std::memory_order_relaxed);
   ++accepted_;
-  into.accept(bus::sample(one));
-  return true;
+  bus::sample arrived(one);
+  // A batch whose table does not hold is one message that nobody can read.
+  const std::size_t messages = std::max(1U, arrived.messages());
+  into.accept(std::move(arrived));
+  return messages;
 }
 
 std::size_t lane_in::poll(std::size_t budget, bus::sink& into) noexcept {
   std::size_t taken = 0;
   while (taken < budget && !empty()) {
     prefetch();
-    if (!take(next_, into)) {
+    const std::size_t messages = take(next_, into);
+    if (messages == 0) {
       broken_ = true;
       break;
     }
     ++next_;
-    ++taken;
+    taken += messages;
   }
   return taken;
 }

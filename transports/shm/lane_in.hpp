@@ -53,8 +53,8 @@ class lane_in final : public bus::lender {
   void keep(bus::fd&& socket) noexcept { socket_ = std::move(socket); }
   [[nodiscard]] const bus::fd& socket() const noexcept { return socket_; }
 
-  // Hands over at most `budget` samples; returns how many. No system call, unless the arena has
-  // grown.
+  // Hands over at most `budget` messages, and the rest of a batch; returns how many. No system
+  // call, unless the arena has grown.
   std::size_t poll(std::size_t budget, bus::sink& into) noexcept;
   // Nothing to read. After bell::arm_*, this is the last look before the sleep.
   [[nodiscard]] bool empty() const noexcept { return broken_ || !arrived(next_); }
@@ -76,7 +76,8 @@ class lane_in final : public bus::lender {
   void close() noexcept;
   [[nodiscard]] bus::result<void> map(offer&& offered);
   [[nodiscard]] bool arrived(std::uint64_t number) const noexcept;
-  [[nodiscard]] bool take(std::uint64_t number, bus::sink& into) noexcept;
+  // How many messages; 0 when a rule is broken.
+  [[nodiscard]] std::size_t take(std::uint64_t number, bus::sink& into) noexcept;
   [[nodiscard]] bool measure() noexcept;
   void prefetch() noexcept;
 

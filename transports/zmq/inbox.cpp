@@ -544,29 +544,24 @@ std::size_t router_inbox::hand_out(std::size_t budget, bus::sink& into) noexcept
     peer& from = *turns_.front();
     turns_.pop_front();
     const std::size_t turn = std::min(turn_max, budget - handed);
-    std::size_t given = 0;
-    // A step that gives nothing has used up a message, so this ends.
-    while (given < turn && !from.queue.empty()) given += step(from, into) ? 1 : 0;
-    handed += given;
+    const std::uint64_t before = from.messages;
+    // A step that gives nothing has used up a ZMTP message, so this ends.
+    while (from.messages - before < turn && !from.queue.empty()) step(from, into);
+    handed += from.messages - before;
     if (!from.queue.empty()) turns_.push_back(&from);
   }
   return handed;
 }
 
-// Works on the message in front. True: a sample was handed over.
-bool router_inbox::step(peer& from, bus::sink& into) noexcept {
-  bool given = false;
+// Works on the ZMTP message in front, and hands over at most one sample.
+void router_inbox::step(peer& from, bus::sink& into) noexcept {
   bool believable = true;
   if (from.arriving) {
-    const std::uint64_t before = from.received;
     believable = next_chunk(from, into);
-    given = from.received != before;
   } else if (from.offset == 0) {
     believable = open_message(from, from.queue.front());
   } else {
-    const std::uint64_t before = from.received;
     believable = next_record(from, into);
-    given = from.received != before;
   }
   if (!believable) {
     expel(from, bus::errc::bad_message);
@@ -575,7 +570,6 @@ bool router_inbox::step(peer& from, bus::sink& into) noexcept {
     from.queue.pop_front();
     --queued_;
   }
-  return given;
 }
 
 // Looks at the head of a message that is no chunk.
@@ -656,6 +650,7 @@ void router_inbox::deliver(peer& from, bus::sample memory, std::uint32_t credit,
                            bus::sink& into) noexcept {
   const bus::frame& head = memory.head();
   ++from.received;
+  from.messages += std::max(1U, memory.messages());
   ++from.unreported;
   from.unreported_bytes += head.bytes;
   from.held[credit] = true;

@@ -103,6 +103,7 @@ class router_inbox final : public bus::inbox, public watcher {
     std::size_t offset = 0;  // within the packet in front; 0: not begun
     std::uint32_t records_left = 0;
     std::uint64_t received = 0;  // records, since ever
+    std::uint64_t messages = 0;  // handed over, since ever
     // A large sample under way.
     std::optional<bus::loan> arriving;
     bus::frame arriving_head;
@@ -141,7 +142,7 @@ class router_inbox final : public bus::inbox, public watcher {
   [[nodiscard]] peer* find(std::uint32_t link) noexcept;
 
   [[nodiscard]] std::size_t hand_out(std::size_t budget, bus::sink& into) noexcept;
-  [[nodiscard]] bool step(peer& from, bus::sink& into) noexcept;
+  void step(peer& from, bus::sink& into) noexcept;
   [[nodiscard]] bool open_message(peer& from, const message& front) noexcept;
   [[nodiscard]] bool next_record(peer& from, bus::sink& into) noexcept;
   [[nodiscard]] bool begin_large(peer& from, const record_layout& record) noexcept;
