@@ -314,7 +314,7 @@ std::size_t core::pump(std::size_t budget) {
   if (in_pump_) return 0;
   in_pump_ = true;
   std::size_t came = 0;
-  const bool rarely = ++turns_ % now_and_then == 0;
+  const bool rarely = is_time_for_the_rest();
   for (std::size_t i = 0; i < transports_.size() && came < budget; ++i) {
     // What lies beyond this machine calls by its descriptor; between calls it is looked at rarely,
     // since asking a network library costs more than asking shared memory.
@@ -324,6 +324,7 @@ std::size_t core::pump(std::size_t budget) {
     came += here;
   }
   in_pump_ = false;
+  idle_turns_ = came == 0 ? idle_turns_ + 1 : 0;
   bell_->came(came);
   tide_.turned(came);
   if (sentry_ && sentry_->calls()) {
@@ -333,7 +334,7 @@ std::size_t core::pump(std::size_t budget) {
     tend();
   }
   if (rarely) keep_books();
-  if (auto trouble = reception_->trouble()) std::rethrow_exception(trouble);
+  reception_->rethrow_trouble();
   return came;
 }
 

@@ -175,8 +175,14 @@ class core {
   static constexpr std::uint32_t from_rendezvous = 1000;
   static constexpr std::uint32_t from_timer = 1001;
 
-  // How many turns or publications pass between two looks at what need not be looked at each time.
+  // How many turns or publications pass between two looks at what need not be looked at each time;
+  // and how many of a row of idle turns, in which nothing changes that descriptors do not tell, and
+  // which are to notice the next arrival at once.
   static constexpr std::uint32_t now_and_then = 64;
+  static constexpr std::uint32_t now_and_then_when_idle = 1024;
+  [[nodiscard]] bool is_time_for_the_rest() noexcept {
+    return ++turns_ % (idle_turns_ < now_and_then ? now_and_then : now_and_then_when_idle) == 0;
+  }
 
   void pass() noexcept;
   void come_up();
@@ -260,6 +266,7 @@ class core {
   paced_file links_file_{.at_once = 2, .pause_ns = 100'000'000};
   std::int64_t timer_set_ns_ = INT64_MAX;  // for when the timer is set; never
   std::uint32_t turns_ = 0;
+  std::uint32_t idle_turns_ = 0;  // in a row
   tide tide_;
   stamp_clock stamps_;
 };

@@ -62,8 +62,10 @@ class reception final : public sink {
     const wire::Type* type = nullptr;
   };
   [[nodiscard]] provenance provenance_of(node_id node, std::uint32_t publisher) noexcept;
-  // What a callback threw while samples were handed out, once.
-  [[nodiscard]] std::exception_ptr trouble() noexcept { return std::exchange(trouble_, nullptr); }
+  // Rethrows what a callback threw while samples were handed out, once.
+  void rethrow_trouble() {
+    if (trouble_) std::rethrow_exception(std::exchange(trouble_, nullptr));
+  }
   // Samples from publishers that never attached; a sign of a peer that breaks the rules.
   [[nodiscard]] std::uint64_t strays() const noexcept { return strays_; }
 

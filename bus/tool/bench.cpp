@@ -22,6 +22,8 @@
 #include <spawn.h>
 #include <unistd.h>
 
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -107,6 +109,18 @@ std::uint64_t read(const received<raw>& from, const bench_options& bench) {
 
 // --- the peers
 
+// The same by a coroutine, which sleeps in the event loop.
+asio::awaitable<void> echo_on_loop(const bench_options& bench, subscriber<raw>& ping,
+                                   publisher<raw>& pong, node& here) {
+  for (;;) {
+    const auto question = co_await ping.next();
+    const std::uint64_t word = read(question, bench);
+    if (word == stop_word) break;
+    static_cast<void>(send(pong, bench, word));
+  }
+  here.stop();
+}
+
 void echo(const bench_options& bench, const std::string& directory) {
   node here(options_for(bench, "bench-echo", directory));
   auto ping = here.subscribe<raw>("bench/ping", {.depth = 64, .when_full = drop::newest});
@@ -118,6 +132,11 @@ void echo(const bench_options& bench, const std::string& directory) {
     return true;
   };
   if (!pong.wait_matched(1, patience)) return;
+  if (bench.loop == "event") {
+    asio::co_spawn(here.context(), echo_on_loop(bench, ping, pong, here), asio::detached);
+    here.run();
+    return;
+  }
   while (const auto question = ping.take(patience)) {
     if (!answer(*question)) break;
   }
@@ -172,7 +191,9 @@ class peer {
                                       "--size",
                                       std::to_string(bench.size),
                                       "--depth",
-                                      std::to_string(bench.depth)};
+                                      std::to_string(bench.depth),
+                                      "--loop",
+                                      bench.loop};
     if (bench.untouched) words.emplace_back("--untouched");
     std::vector<char*> arguments;
     arguments.reserve(words.size() + 1);
@@ -216,6 +237,9 @@ limit_kind limit_of(const bench_options& bench) {
       return {"tcp ping-pong", false,
               [size = bench.size] { return middle_us(tcp_trips(5000, size)); }};
     }
+    if (bench.wait == "sleep" && bench.loop == "event") {
+      return {"signalfd ping-pong", false, [] { return middle_us(signalfd_trips(5000)); }};
+    }
     if (bench.wait == "sleep") {
       return {"semaphore ping-pong", false, [] { return middle_us(semaphore_trips(5000)); }};
     }
@@ -242,6 +266,7 @@ void print(const bench_options& bench, const figures& all, const limit_kind& lim
     line["ratio"] = ratio;
     line["untouched"] = bench.untouched;
     line["batch"] = bench.batch;
+    line["loop"] = bench.loop;
     if (bench.workload == "fanout") line["subscribers"] = bench.subscribers;
     fmt::print("{}\n", line.dump());
     return;
@@ -264,6 +289,76 @@ void print(const bench_options& bench, const figures& all, const limit_kind& lim
 
 // --- the workloads
 
+// Round trips of one round, timed one by one.
+class trips {
+ public:
+  trips(const bench_options& bench, publisher<raw>& ping, subscriber<raw>& pong, node& here)
+      : bench_(bench),
+        ping_(ping),
+        pong_(pong),
+        here_(here),
+        count_(bench.count == 0 ? trips_max : bench.count) {
+    taken_.reserve(count_);
+  }
+
+  // False: a message was not answered.
+  [[nodiscard]] bool run() {
+    taken_.clear();
+    // Pages are touched, clocks speed up.
+    warm_until_ = deadline::after(warm_up);
+    until_ = deadline::after(warm_up + (bench_.count == 0 ? a_round : std::chrono::hours(1)));
+    answered_ = true;
+    if (bench_.loop == "event") {
+      asio::co_spawn(here_.context(), on_loop(), asio::detached);
+      here_.run();
+      return answered_;
+    }
+    while (wants_more()) {
+      if (!begin()) return false;
+      const auto answer = pong_.take(patience);
+      if (!answer || !end(*answer)) return false;
+    }
+    return true;
+  }
+  [[nodiscard]] const std::vector<std::int64_t>& taken() const noexcept { return taken_; }
+  [[nodiscard]] std::uint64_t word() const noexcept { return word_; }
+
+ private:
+  [[nodiscard]] asio::awaitable<void> on_loop() {
+    while (answered_ && wants_more()) {
+      answered_ = begin();
+      if (answered_) answered_ = end(co_await pong_.next());
+    }
+    here_.stop();
+  }
+  [[nodiscard]] bool wants_more() const noexcept {
+    return taken_.size() < count_ && end_ns_ < until_.at_ns();
+  }
+  [[nodiscard]] bool begin() {
+    start_ns_ = steady_ns();
+    return static_cast<bool>(send(ping_, bench_, ++word_));
+  }
+  [[nodiscard]] bool end(const received<raw>& answer) {
+    const bool is_right = read(answer, bench_) == word_;
+    end_ns_ = steady_ns();
+    if (warm_until_.at_ns() <= start_ns_) taken_.push_back(end_ns_ - start_ns_);
+    return is_right;
+  }
+
+  const bench_options& bench_;
+  publisher<raw>& ping_;
+  subscriber<raw>& pong_;
+  node& here_;
+  std::uint64_t count_;
+  deadline warm_until_ = deadline::never();
+  deadline until_ = deadline::never();
+  std::vector<std::int64_t> taken_;
+  std::int64_t start_ns_ = 0;
+  std::int64_t end_ns_ = 0;
+  std::uint64_t word_ = 0;
+  bool answered_ = true;
+};
+
 int latency(const bench_options& bench) {
   const private_folder directory("omnibus-bench");
   const peer other("echo", bench, directory.path());
@@ -274,34 +369,15 @@ int latency(const bench_options& bench) {
     fmt::print(stderr, "bus bench: the peer did not come up within 30 s; try 'bus doctor'\n");
     return 1;
   }
-  const bool by_time = bench.count == 0;
-  const std::uint64_t count = by_time ? trips_max : bench.count;
-  std::vector<std::int64_t> trips(count);
   const limit_kind limit = limit_of(bench);
   figures all;
-  std::uint64_t word = 0;
-  const auto trip = [&] {
-    if (!send(ping, bench, ++word)) return false;
-    const auto answer = pong.take(patience);
-    return answer && read(*answer, bench) == word;
-  };
+  trips there_and_back(bench, ping, pong, here);
   for (std::uint64_t round = 0; round < bench.rounds; ++round) {
-    // Pages are touched, clocks speed up.
-    for (const auto until = deadline::after(warm_up); !until.passed() && trip();) {
+    if (!there_and_back.run()) {
+      fmt::print(stderr, "bus bench: message {} was not answered\n", there_and_back.word());
+      return 1;
     }
-    const auto until = deadline::after(by_time ? a_round : std::chrono::hours(1));
-    std::size_t done = 0;
-    while (done < count) {
-      const std::int64_t start = steady_ns();
-      if (!trip()) {
-        fmt::print(stderr, "bus bench: message {} was not answered\n", word);
-        return 1;
-      }
-      const std::int64_t end = steady_ns();
-      trips[done++] = end - start;
-      if (end >= until.at_ns()) break;
-    }
-    all.add_trips({trips.begin(), trips.begin() + static_cast<std::ptrdiff_t>(done)});
+    all.add_trips(there_and_back.taken());
     if (bench.limits) all.limit.push_back(limit.measure());
   }
   static_cast<void>(send(ping, bench, stop_word));

@@ -83,11 +83,15 @@ struct liar {
          "no answer");
     return heard;
   }
-  void write(std::uint64_t number, std::uint64_t offset, std::uint32_t credit) const {
+  void write(std::uint64_t number, std::uint64_t place, std::uint32_t credit) const {
     auto* entries = reinterpret_cast<entry_layout*>(lane.at() + lane_layout::entries_at);
-    entry_layout& place = entries[number % depth];
-    place.offset.store(offset);
-    place.mark.store(make_mark(static_cast<std::uint32_t>(number / depth + 1), credit));
+    entry_layout& one = entries[number % depth];
+    one.place.store(place);
+    one.mark.store(make_mark(static_cast<std::uint32_t>(number / depth + 1), credit));
+  }
+  [[nodiscard]] cell_layout& cell(std::uint64_t number) const {
+    auto* cells = reinterpret_cast<cell_layout*>(lane.at() + cells_at(depth));
+    return cells[number % cells_for(depth)];
   }
   bus::frame& frame_at(std::uint64_t offset) const {
     return *reinterpret_cast<bus::frame*>(arena.at() + offset);
@@ -151,6 +155,51 @@ TEST_CASE("an entry that points outside, askew, or names a held credit cuts its 
       1));
 }
 
+TEST_CASE("a cell that claims more than it holds, or unknown flags, cuts its sender alone") {
+  REQUIRE(is_cut([](const liar& by) {
+    by.cell(0).bytes = cell_layout::payload_bytes_max + 1;
+    by.cell(0).mark.store(join(1, 0));
+  }));
+  REQUIRE(is_cut([](const liar& by) {
+    by.cell(0).bytes = UINT16_MAX;
+    by.cell(0).mark.store(join(1, 0));
+  }));
+  REQUIRE(is_cut([](const liar& by) {
+    by.cell(0).flags = 0x8000;
+    by.cell(0).mark.store(join(1, 0));
+  }));
+}
+
+TEST_CASE("an entry that comes after cells which are not there cuts its sender alone") {
+  REQUIRE(is_cut([](const liar& by) {
+    by.frame_at(0) = bus::frame{};
+    by.write(0, join(0, 1), 0);
+  }));
+  REQUIRE(is_cut([](const liar& by) {
+    by.frame_at(0) = bus::frame{};
+    by.write(0, join(0, UINT64_MAX), 0);
+  }));
+}
+
+TEST_CASE("a cell that waits for an entry which never comes is silence, and holds up nobody") {
+  world stage;
+  party& victim = stage.add();
+  party& honest = stage.add();
+  bus::outbox& way = stage.link(honest, victim);
+  liar enemy(stage.scratch());
+  enemy.seal_all();
+  static_cast<void>(enemy.meet(victim, enemy.hello()));
+  enemy.cell(0).mark.store(join(1, 7));
+  enemy.cell(1).mark.store(join(2, 0));
+  victim.doorbell->arm_descriptors();
+  REQUIRE(victim.inbox().arm());
+  victim.inbox().disarm();
+  victim.doorbell->disarm();
+  contract::send_all(stage.all(), way, honest.make_many(1, 10, 100));
+  REQUIRE(stage.pump_until([&] { return victim.heard.accepted == 10; }));
+  REQUIRE(victim.heard.departures.empty());
+}
+
 TEST_CASE("a frame that claims more than is there, or another version, cuts its sender alone") {
   const auto with = [](const std::function<void(bus::frame&)>& change) {
     return is_cut([&](const liar& by) {
@@ -180,6 +229,12 @@ TEST_CASE("a lane of random bytes crashes nobody") {
     auto* words =
         reinterpret_cast<std::atomic<std::uint64_t>*>(enemy.lane.at() + lane_layout::entries_at);
     for (int step = 0; step < 50; ++step) {
+      for (std::uint32_t i = 0; i < liar::depth; ++i) {
+        const std::uint64_t wild = random();
+        enemy.cell(i).bytes = static_cast<std::uint16_t>(wild % 100);
+        enemy.cell(i).flags = static_cast<std::uint16_t>(wild % 16 == 0 ? wild : 0);
+        enemy.cell(i).mark.store(wild % 8 == 0 ? wild : join(i + 1, wild % 3));
+      }
       for (std::uint32_t i = 0; i < 2 * liar::depth; ++i) {
         // Sometimes nearly right: small credits, right laps, aligned offsets.
         const std::uint64_t wild = random();

@@ -17,7 +17,7 @@ TEST_CASE("a lane's head and entries are where LAYOUT.md says") {
   REQUIRE(offsetof(lane_layout, want_room) == 64);
   REQUIRE(lane_layout::entries_at == 128);
   REQUIRE(sizeof(entry_layout) == 16);
-  REQUIRE(offsetof(entry_layout, offset) == 0);
+  REQUIRE(offsetof(entry_layout, place) == 0);
   REQUIRE(offsetof(entry_layout, mark) == 8);
 }
 
@@ -27,6 +27,7 @@ TEST_CASE("the answers' head and bits are where LAYOUT.md says") {
   REQUIRE(offsetof(answers_layout, version) == 4);
   REQUIRE(offsetof(answers_layout, depth) == 8);
   REQUIRE(offsetof(answers_layout, reserved) == 12);
+  REQUIRE(offsetof(answers_layout, cells_read) == 16);
   REQUIRE(answers_layout::bits_at == 64);
 }
 
@@ -46,10 +47,15 @@ TEST_CASE("a note is 64 bytes, with its fields where LAYOUT.md says") {
 }
 
 TEST_CASE("the memories have the sizes of LAYOUT.md's table") {
+  REQUIRE(cells_at(1) == 256);
+  REQUIRE(cells_at(8) == 256);
+  REQUIRE(cells_at(1024) == 16'512);
+  REQUIRE(cells_for(64) == 64);
+  REQUIRE(cells_for(1024) == 128);
   REQUIRE(lane_bytes(1) == 4096);
-  REQUIRE(lane_bytes(256) == 8192);
-  REQUIRE(lane_bytes(1024) == 20480);
-  REQUIRE(lane_bytes(depth_max) == 1'052'672);
+  REQUIRE(lane_bytes(256) == 24'576);
+  REQUIRE(lane_bytes(1024) == 36'864);
+  REQUIRE(lane_bytes(depth_max) == 1'069'056);
   REQUIRE(answers_bytes(1) == 4096);
   REQUIRE(answers_bytes(1024) == 4096);
   REQUIRE(answers_bytes(depth_max) == 12288);
@@ -57,11 +63,48 @@ TEST_CASE("the memories have the sizes of LAYOUT.md's table") {
 
 TEST_CASE("LAYOUT.md's worked example is what the code writes") {
   entry_layout entry{};
-  entry.offset.store(0x4080);
+  entry.place.store(join(0x4080, 3));
   entry.mark.store(make_mark(2, 5));
-  constexpr std::array<unsigned char, 16> expected = {0x80, 0x40, 0, 0, 0, 0, 0, 0,
+  constexpr std::array<unsigned char, 16> expected = {0x80, 0x40, 0, 0, 0, 3, 0, 0,
                                                       5,    0,    0, 0, 2, 0, 0, 0};
   REQUIRE(std::memcmp(&entry, expected.data(), expected.size()) == 0);
   REQUIRE(lap_of(entry.mark) == 2);
   REQUIRE(credit_of(entry.mark) == 5);
+}
+
+TEST_CASE("LAYOUT.md's worked example of a cell is what the code writes") {
+  cell_layout cell{};
+  cell.bytes = 3;
+  cell.publisher = 2;
+  cell.sequence = 7;
+  std::memcpy(cell.payload, "abc", 3);
+  cell.mark.store(join(9, 14));
+  std::array<unsigned char, 128> expected{};
+  expected[0] = 9;
+  expected[5] = 14;
+  expected[10] = 3;
+  expected[12] = 2;
+  expected[32] = 7;
+  expected[56] = 'a';
+  expected[57] = 'b';
+  expected[58] = 'c';
+  REQUIRE(std::memcmp(&cell, expected.data(), expected.size()) == 0);
+  REQUIRE(value_of(cell.mark) == 9);
+  REQUIRE(comes_after(cell.mark, 14));
+  REQUIRE(comes_after(cell.mark, 14 + (1U << 24)));
+  REQUIRE_FALSE(comes_after(cell.mark, 15));
+}
+
+TEST_CASE("a cell has each field where LAYOUT.md says") {
+  REQUIRE(sizeof(cell_layout) == 128);
+  REQUIRE(offsetof(cell_layout, mark) == 0);
+  REQUIRE(offsetof(cell_layout, flags) == 8);
+  REQUIRE(offsetof(cell_layout, bytes) == 10);
+  REQUIRE(offsetof(cell_layout, publisher) == 12);
+  REQUIRE(offsetof(cell_layout, topic_hash) == 16);
+  REQUIRE(offsetof(cell_layout, type_hash) == 24);
+  REQUIRE(offsetof(cell_layout, sequence) == 32);
+  REQUIRE(offsetof(cell_layout, sent_ns) == 40);
+  REQUIRE(offsetof(cell_layout, correlation) == 48);
+  REQUIRE(offsetof(cell_layout, payload) == 56);
 }

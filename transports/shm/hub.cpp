@@ -172,7 +172,8 @@ bool hub::forward(outgoing& link, bus::sample&& offered) noexcept {
 
 // Puts one sample into an open lane, and moves it if there was room. The peer is not rung yet.
 bool hub::carry(outgoing& link, bus::sample&& offered) noexcept {
-  if (!link.lane.has_credit() && settle(link) == 0) return false;
+  if (!link.lane.has_credit()) static_cast<void>(settle(link));
+  if (!link.lane.has_credit()) return false;
   const std::uint64_t bytes = offered.head().bytes;
   if (arena_->owns(offered.memory())) {
     const std::uint64_t offset = arena_->offset_of(offered.memory());
@@ -182,6 +183,11 @@ bool hub::carry(outgoing& link, bus::sample&& offered) noexcept {
   }
   link.figures.bytes += bytes;
   return true;
+}
+
+bool hub::has_cell(outgoing& link) noexcept {
+  if (!link.lane.has_cell()) static_cast<void>(settle(link));
+  return link.lane.has_cell();
 }
 
 bus::result<std::size_t> hub::send(outgoing& link, std::span<const bus::sample> batch) noexcept {
@@ -208,7 +214,12 @@ bus::result<std::size_t> hub::give(outgoing& link, bus::sample&& one) noexcept {
   if (link.state != link_state::open) return send(link, {&one, 1});
   if (one.head().bytes > payload_bytes_max()) return unexpected(errc::too_big);
   prepare(link);
-  if (!carry(link, std::move(one))) {
+  if (one.head().bytes <= cell_layout::payload_bytes_max && has_cell(link)) {
+    link.figures.bytes += one.head().bytes;
+    link.lane.push_by_value(one);
+    const arena::returning here(*arena_);
+    one = bus::sample();
+  } else if (!carry(link, std::move(one))) {
     ++link.figures.full;
     return std::size_t{0};
   }
@@ -258,8 +269,9 @@ std::size_t hub::poll(std::size_t budget, bus::sink& into) noexcept {
 }
 
 bool hub::arm() noexcept {
-  return !any_ended_ && std::all_of(incoming_.begin(), incoming_.end(),
-                                    [](const auto& link) { return link->lane->empty(); });
+  return std::all_of(incoming_.begin(), incoming_.end(), [](const auto& link) {
+    return link->lane->empty() && !(link->ended && link->lane->drained());
+  });
 }
 
 // --- both

@@ -100,6 +100,7 @@ class hub final : public bus::inbox {
   // --- data
   void prepare(outgoing& link) noexcept;
   bool carry(outgoing& link, bus::sample&& offered) noexcept;
+  [[nodiscard]] bool has_cell(outgoing& link) noexcept;
   bool forward(outgoing& link, bus::sample&& offered) noexcept;
   bus::result<bus::block*> slot(std::uint64_t bytes) noexcept;
   void collect() noexcept;

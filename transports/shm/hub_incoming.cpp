@@ -94,7 +94,8 @@ bus::result<void> hub::adopt(newcomer& guest, note& hello, bus::sink& into) {
                              .arena_bytes = hello.head.arena_bytes,
                              .arena = std::move(hello.descriptors[0]),
                              .lane = std::move(hello.descriptors[1]),
-                             .bell = std::move(keys)});
+                             .bell = std::move(keys),
+                             .doorbell = doorbell_});
   if (!lane) return unexpected(lane.error());
   link->lane = std::move(*lane);
 
@@ -148,7 +149,7 @@ void hub::end_incoming(incoming& link, std::error_code why) noexcept {
 void hub::finish_ended(bus::sink& into) noexcept {
   any_ended_ = false;
   for (std::size_t i = 0; i < incoming_.size();) {
-    if (!incoming_[i]->ended || !incoming_[i]->lane->empty()) {
+    if (!incoming_[i]->ended || !incoming_[i]->lane->drained()) {
       any_ended_ = any_ended_ || incoming_[i]->ended;
       ++i;
       continue;

@@ -43,6 +43,8 @@ bus::result<void> lane_in::map(offer&& offered) {
   lane_ = std::move(*lane);
   lane_head_ = reinterpret_cast<const lane_layout*>(lane_.at());
   entries_ = reinterpret_cast<const entry_layout*>(lane_.at() + lane_layout::entries_at);
+  cells_ = reinterpret_cast<const cell_layout*>(lane_.at() + cells_at(depth_));
+  cell_mask_ = cells_for(depth_) - 1;
   if (lane_head_->magic != lane_layout::magic_value) return unexpected(errc::corrupt);
   if (lane_head_->version != layout_version) return unexpected(errc::incompatible);
   if (lane_head_->depth != depth_ || lane_head_->entry_bytes != sizeof(entry_layout)) {
@@ -63,18 +65,24 @@ bus::result<void> lane_in::map(offer&& offered) {
   if (!answers) return unexpected(answers.error());
   answers_ = std::move(*answers);
   if (auto sealed = seal(answers_file_.get(), false); !sealed) return sealed;
-  new (answers_.at()) answers_layout{answers_layout::magic_value, layout_version, depth_, 0};
+  answers_head_ =
+      new (answers_.at()) answers_layout{answers_layout::magic_value, layout_version, depth_, 0, 0};
   bits_ = reinterpret_cast<std::atomic<std::uint64_t>*>(answers_.at() + answers_layout::bits_at);
 
-  // Zero pages are `depth` blocks without references; those never used are never touched.
-  auto cells = mapping::zeroes(depth_ * sizeof(cell));
-  if (!cells) return unexpected(cells.error());
-  private_ = std::move(*cells);
-  cells_ = reinterpret_cast<cell*>(private_.at());
+  // Zero pages are `depth` blocks at home; those never used are never touched.
+  auto slots = mapping::zeroes(depth_ * sizeof(slot_cell));
+  if (!slots) return unexpected(slots.error());
+  auto values = mapping::zeroes(depth_ * sizeof(value_cell));
+  if (!values) return unexpected(values.error());
+  private_slots_ = std::move(*slots);
+  private_values_ = std::move(*values);
+  slots_ = reinterpret_cast<slot_cell*>(private_slots_.at());
+  values_ = reinterpret_cast<value_cell*>(private_values_.at());
 
   auto opened = bus::ringer::open(std::move(offered.bell));
   if (!opened) return unexpected(opened.error());
   ringer_ = std::make_unique<bus::ringer>(std::move(*opened));
+  doorbell_ = offered.doorbell;
   return {};
 }
 
@@ -91,20 +99,50 @@ bool lane_in::measure() noexcept {
   return true;
 }
 
-bool lane_in::arrived(std::uint64_t number) const noexcept {
+bool lane_in::entry_arrived(std::uint64_t number) const noexcept {
   // Pairs with: lane_out::push, release of mark.
   const std::uint64_t mark = entries_[number & (depth_ - 1)].mark.load(std::memory_order_acquire);
   return lap_of(mark) == static_cast<std::uint32_t>((number >> depth_log2_) + 1);
 }
 
+bool lane_in::cell_arrived() const noexcept {
+  const cell_layout& one = cells_[cells_read_ & cell_mask_];
+  // Its second line is on its way, too, when the mark comes.
+  __builtin_prefetch(one.payload + sizeof(std::uint64_t));
+  // Pairs with: lane_out::push_by_value, release of mark.
+  return one.mark.load(std::memory_order_acquire) == join(cells_read_ + 1, entries_read_);
+}
+
+lane_in::arrival lane_in::look() const noexcept {
+  if (cell_arrived()) return arrival::cell;
+  if (!entry_arrived(entries_read_)) return arrival::none;
+  // Relaxed: the mark that was just acquired makes it valid.
+  const std::uint64_t place =
+      entries_[entries_read_ & (depth_ - 1)].place.load(std::memory_order_relaxed);
+  if (comes_after(place, cells_read_)) return arrival::entry;
+  // Cells before an entry were published before it, so they are seen now.
+  return cell_arrived() ? arrival::cell : arrival::broken;
+}
+
+bool lane_in::empty() const noexcept {
+  if (broken_) return true;
+  const arrival next = look();
+  if (next != arrival::cell || !starved_) return next == arrival::none;
+  // Whoever gives one back rings, unless we are awake: then we see it here.
+  for (std::uint32_t i = 0; i < depth_; ++i) {
+    if (is_home(i)) return false;
+  }
+  return true;
+}
+
 // Starts loading the frames of what has arrived: atomics in between would else serialise the
 // misses.
 void lane_in::prefetch() noexcept {
-  fetched_ = std::max(fetched_, next_);
-  while (fetched_ < next_ + prefetch_ahead && arrived(fetched_)) {
+  fetched_ = std::max(fetched_, entries_read_);
+  while (fetched_ < entries_read_ + prefetch_ahead && entry_arrived(fetched_)) {
     // Relaxed and unchecked: a prefetch of a wrong address does nothing.
     const std::uint64_t offset =
-        entries_[fetched_ & (depth_ - 1)].offset.load(std::memory_order_relaxed);
+        value_of(entries_[fetched_ & (depth_ - 1)].place.load(std::memory_order_relaxed));
     if (offset < known_bytes_) {
       __builtin_prefetch(payloads_ + offset);
       __builtin_prefetch(payloads_ + std::min(offset + sizeof(bus::frame), known_bytes_ - 1));
@@ -113,14 +151,14 @@ void lane_in::prefetch() noexcept {
   }
 }
 
-std::size_t lane_in::take(std::uint64_t number, bus::sink& into) noexcept {
-  const entry_layout& place = entries_[number & (depth_ - 1)];
-  // Relaxed, and once each: arrived() has acquired the mark, and a stranger who changes either now
+std::size_t lane_in::take_entry(bus::sink& into) noexcept {
+  const entry_layout& entry = entries_[entries_read_ & (depth_ - 1)];
+  // Relaxed, and once each: look() has acquired the mark, and a stranger who changes either now
   // meets the checks below.
-  const std::uint32_t credit = credit_of(place.mark.load(std::memory_order_relaxed));
-  const std::uint64_t offset = place.offset.load(std::memory_order_relaxed);
+  const std::uint32_t credit = credit_of(entry.mark.load(std::memory_order_relaxed));
+  const std::uint64_t offset = value_of(entry.place.load(std::memory_order_relaxed));
   if (credit >= depth_ || offset % slot_align != 0 || offset >= arena_.bytes()) return 0;
-  cell& one = cells_[credit];
+  slot_cell& one = slots_[credit];
   // Pairs with: take_back, release of references.
   if (one.references.load(std::memory_order_acquire) != 0) return 0;
 
@@ -139,7 +177,8 @@ std::size_t lane_in::take(std::uint64_t number, bus::sink& into) noexcept {
   one.capacity = one.copy.bytes;
   // Relaxed: the sample goes to others only by ways that synchronise.
   one.references.store(1, std::memory_order_relaxed);
-  ++accepted_;
+  ++slots_accepted_;
+  ++entries_read_;
   bus::sample arrived(one);
   // A batch whose table does not hold is one message that nobody can read.
   const std::size_t messages = std::max(1U, arrived.messages());
@@ -147,40 +186,152 @@ std::size_t lane_in::take(std::uint64_t number, bus::sink& into) noexcept {
   return messages;
 }
 
+bool lane_in::is_home(std::uint32_t index) const noexcept {
+  // Pairs with: release_value: the last owner's reads come before.
+  return values_[index].where.load(std::memory_order_acquire) == stage::home;
+}
+
+lane_in::value_cell* lane_in::use(std::uint32_t index) noexcept {
+  value_hint_ = index + 1 == depth_ ? 0 : index + 1;
+  values_used_ = std::max(values_used_, index + 1);
+  starved_ = false;
+  return &values_[index];
+}
+
+// A place for the next message by value: the first one if it is home, since it is in the cache.
+lane_in::value_cell* lane_in::find_home() noexcept {
+  if (is_home(0)) return use(0);
+  for (std::uint32_t tried = 0, at = value_hint_; tried < depth_; ++tried) {
+    if (is_home(at)) return use(at);
+    at = at + 1 == depth_ ? 0 : at + 1;
+  }
+  // All are out: whoever gives one back is to ring.
+  for (std::uint32_t i = 0; i < depth_; ++i) {
+    stage seen = stage::out;
+    values_[i].where.compare_exchange_strong(seen, stage::wanted, std::memory_order_acq_rel);
+    if (seen == stage::home) return use(i);
+  }
+  starved_ = true;
+  return nullptr;
+}
+
+// False: a rule is broken.
+bool lane_in::take_cell(value_cell& one, bus::sink& into) noexcept {
+  const cell_layout& from = cells_[cells_read_ & cell_mask_];
+  // All at once, whatever the size: cheaper than to ask.
+  std::memcpy(one.payload_copy, from.payload, sizeof one.payload_copy);
+  one.copy = bus::frame{.version = bus::frame::current_version,
+                        .flags = from.flags,
+                        .publisher = from.publisher,
+                        .node = sender_.value,
+                        .topic_hash = from.topic_hash,
+                        .type_hash = from.type_hash,
+                        .sequence = from.sequence,
+                        .sent_ns = from.sent_ns,
+                        .correlation = from.correlation,
+                        .bytes = from.bytes};
+  if (!bus::check(one.copy, sizeof one.payload_copy)) return false;
+  one.tag = by_value;
+  one.home = this;
+  one.head = &one.copy;
+  one.payload = one.payload_copy;
+  one.capacity = one.copy.bytes;
+  // Relaxed, both: as in take_entry.
+  one.references.store(1, std::memory_order_relaxed);
+  one.where.store(stage::out, std::memory_order_relaxed);
+  ++cells_read_;
+  into.accept(bus::sample(one));
+  return true;
+}
+
 std::size_t lane_in::poll(std::size_t budget, bus::sink& into) noexcept {
   std::size_t taken = 0;
-  while (taken < budget && !empty()) {
-    prefetch();
-    const std::size_t messages = take(next_, into);
-    if (messages == 0) {
-      broken_ = true;
-      break;
+  while (taken < budget && !broken_) {
+    const arrival next = look();
+    if (next == arrival::none) break;
+    if (next == arrival::cell) {
+      value_cell* const one = find_home();
+      if (!one) break;
+      broken_ = !take_cell(*one, into);
+      taken += broken_ ? 0 : 1;
+      continue;
     }
-    ++next_;
+    if (next == arrival::entry) prefetch();
+    const std::size_t messages = next == arrival::entry ? take_entry(into) : 0;
+    broken_ = messages == 0;
     taken += messages;
   }
+  if (cells_read_ != cells_reported_) report();
   return taken;
+}
+
+// Gives back the cells that were read.
+void lane_in::report() noexcept {
+  cells_reported_ = cells_read_;
+  // Pairs with: lane_out::look_at_cells. And seq_cst with lane_out::ask, as in take_back.
+  answers_head_->cells_read.store(cells_read_, std::memory_order_seq_cst);
+  ring_sender_if_asked();
+}
+
+void lane_in::ring_sender_if_asked() noexcept {
+  if (lane_head_->want_room.load(std::memory_order_seq_cst) == 0) return;
+  const std::lock_guard<std::mutex> one_at_a_time(ringing_);
+  static_cast<void>(ringer_->ring());
 }
 
 void lane_in::take_back(bus::block& memory) noexcept {
   const std::uint32_t credit = memory.tag;
-  // Pairs with: take, acquire of references; before the bit, which lets the sender use the credit.
+  if (credit == by_value) return release_value(static_cast<value_cell&>(memory));
+  // Pairs with: take_entry, acquire of references; before the bit, which lets the sender use the
+  // credit.
   memory.references.store(0, std::memory_order_release);
   // Pairs with: lane_out::scan, load of the bits. And seq_cst with lane_out::ask: either the sender
   // sees the bit, or we see that it asks.
   bits_[credit / 64].fetch_xor(1ULL << credit % 64, std::memory_order_seq_cst);
-  if (lane_head_->want_room.load(std::memory_order_seq_cst) != 0) {
-    const std::lock_guard<std::mutex> one_at_a_time(ringing_);
-    static_cast<void>(ringer_->ring());
+  ring_sender_if_asked();
+  leave();
+}
+
+void lane_in::release_value(value_cell& home) noexcept {
+  stage seen = stage::out;
+  // Pairs with: find_home, acquire of `where`.
+  if (home.where.compare_exchange_strong(seen, stage::home, std::memory_order_acq_rel)) return;
+  if (seen == stage::wanted) {
+    // The lane may not go while we ring: until `where` says home, this sample keeps it, and then we
+    // do.
+    remaining_.fetch_add(1, std::memory_order_relaxed);
+    seen = home.where.exchange(stage::home, std::memory_order_acq_rel);
+    {
+      const std::lock_guard<std::mutex> one_at_a_time(ringing_);
+      if (doorbell_) static_cast<void>(doorbell_->ring());
+    }
+    leave();
   }
-  // Pairs with: close and itself. The last one sees all that the others did.
+  if (seen == stage::closing) leave();
+}
+
+// Pairs with: close and itself. The last one sees all that the others did.
+void lane_in::leave() noexcept {
   if (remaining_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
 }
 
 void lane_in::close() noexcept {
-  const std::int64_t accepted = accepted_;
-  // Pairs with: take_back.
-  if (remaining_.fetch_add(accepted, std::memory_order_acq_rel) == -accepted) delete this;
+  {
+    const std::lock_guard<std::mutex> one_at_a_time(ringing_);
+    doorbell_ = nullptr;
+  }
+  std::int64_t still_out = slots_accepted_;
+  for (std::uint32_t i = 0; i < values_used_; ++i) {
+    stage seen = stage::out;
+    // Pairs with: release_value: each is counted by us, or was home before.
+    while (seen != stage::home && !values_[i].where.compare_exchange_weak(
+                                      seen, stage::closing, std::memory_order_acq_rel)) {
+    }
+    still_out += seen == stage::home ? 0 : 1;
+  }
+  // Pairs with: leave.
+  const std::int64_t share = owners_share - still_out;
+  if (remaining_.fetch_sub(share, std::memory_order_acq_rel) == share) delete this;
 }
 
 }  // namespace transports::shared

@@ -5,6 +5,10 @@
 // the frame is copied into private memory, checked, and only the copy is used. One broken rule cuts
 // this peer, and this peer only.
 //
+// A message by value is copied out of its cell at once, into private memory of a sample: at most
+// `depth` of these are out at a time. When all are, reading stops until one comes home, and the
+// node's bell is rung then.
+//
 // The mappings live until the last sample is home, wherever it is held; so does the socket, since
 // its end tells the sender that nobody reads its memory any more.
 //
@@ -41,6 +45,7 @@ class lane_in final : public bus::lender {
     bus::fd arena;
     bus::fd lane;
     bus::bell_keys bell;
+    bus::bell* doorbell = nullptr;  // our own node's; outlives close()
   };
   // Maps and checks all of it, and makes the answers. Errors: corrupt, incompatible, or the
   // kernel's.
@@ -57,7 +62,9 @@ class lane_in final : public bus::lender {
   // call, unless the arena has grown.
   std::size_t poll(std::size_t budget, bus::sink& into) noexcept;
   // Nothing to read. After bell::arm_*, this is the last look before the sleep.
-  [[nodiscard]] bool empty() const noexcept { return broken_ || !arrived(next_); }
+  [[nodiscard]] bool empty() const noexcept;
+  // Nothing will ever be read any more, if the sender sends nothing more.
+  [[nodiscard]] bool drained() const noexcept { return broken_ || look() == arrival::none; }
   // A rule was broken: nothing more will be read.
   [[nodiscard]] bool broken() const noexcept { return broken_; }
 
@@ -65,34 +72,68 @@ class lane_in final : public bus::lender {
 
  private:
   // One sample in flight: its block and the private copy of its frame.
-  struct alignas(64) cell : bus::block {
+  struct alignas(64) slot_cell : bus::block {
     alignas(64) bus::frame copy;
   };
-  static_assert(sizeof(cell) == 128);
+  static_assert(sizeof(slot_cell) == 128);
+  // A message that came by value.
+  //
+  //   home --(read from a cell)--> out --(last owner)--> home
+  //                                 |--(all are out)--> wanted --(last owner rings)--> home
+  //                                 |--(close)-------> closing --(last owner counts)--> home
+  enum class stage : std::uint32_t { home, out, wanted, closing };
+  struct alignas(64) value_cell : bus::block {
+    std::atomic<stage> where;
+    bus::frame copy;
+    alignas(64) std::byte payload_copy[cell_layout::payload_bytes_max];
+  };
+  static_assert(sizeof(value_cell) == 256);
+  static constexpr std::uint32_t by_value = UINT32_MAX;  // as a block's tag
   static constexpr std::uint64_t prefetch_ahead = 4;
+  // What is next in the lane.
+  enum class arrival : std::uint8_t { none, entry, cell, broken };
 
   lane_in() = default;
   ~lane_in() = default;
   void close() noexcept;
   [[nodiscard]] bus::result<void> map(offer&& offered);
-  [[nodiscard]] bool arrived(std::uint64_t number) const noexcept;
+  [[nodiscard]] arrival look() const noexcept;
+  [[nodiscard]] bool cell_arrived() const noexcept;
+  [[nodiscard]] bool entry_arrived(std::uint64_t number) const noexcept;
   // How many messages; 0 when a rule is broken.
-  [[nodiscard]] std::size_t take(std::uint64_t number, bus::sink& into) noexcept;
+  [[nodiscard]] std::size_t take_entry(bus::sink& into) noexcept;
+  [[nodiscard]] bool take_cell(value_cell& into_memory, bus::sink& into) noexcept;
+  [[nodiscard]] bool is_home(std::uint32_t index) const noexcept;
+  [[nodiscard]] value_cell* find_home() noexcept;
+  value_cell* use(std::uint32_t index) noexcept;
+  void report() noexcept;
+  void release_value(value_cell& home) noexcept;
+  void ring_sender_if_asked() noexcept;
+  void leave() noexcept;
   [[nodiscard]] bool measure() noexcept;
   void prefetch() noexcept;
 
   bus::node_id sender_;
   const lane_layout* lane_head_ = nullptr;
   const entry_layout* entries_ = nullptr;
+  const cell_layout* cells_ = nullptr;
   const std::byte* payloads_ = nullptr;
+  answers_layout* answers_head_ = nullptr;
   std::atomic<std::uint64_t>* bits_ = nullptr;
-  cell* cells_ = nullptr;          // by credit
+  slot_cell* slots_ = nullptr;     // by credit
+  value_cell* values_ = nullptr;   // as many
   std::uint64_t known_bytes_ = 0;  // of the arena, proved by the kernel
-  std::uint64_t next_ = 0;         // entries read so far
-  std::uint64_t fetched_ = 0;      // entries looked at ahead
+  std::uint64_t entries_read_ = 0;
+  std::uint64_t cells_read_ = 0;
+  std::uint64_t cells_reported_ = 0;
+  std::uint64_t fetched_ = 0;  // entries looked at ahead
   std::uint32_t depth_ = 0;
   std::uint32_t depth_log2_ = 0;
+  std::uint32_t cell_mask_ = 0;
+  std::uint32_t value_hint_ = 0;   // which of values_ may be at home
+  std::uint32_t values_used_ = 0;  // those before were out at some time
   bool broken_ = false;
+  bool starved_ = false;  // all of values_ are wanted
 
   bus::fd arena_file_;
   bus::fd answers_file_;
@@ -100,13 +141,18 @@ class lane_in final : public bus::lender {
   mapping arena_;
   mapping lane_;
   mapping answers_;
-  mapping private_;
+  mapping private_slots_;
+  mapping private_values_;
 
-  std::mutex ringing_;  // ringer is for one thread at a time, and releases come from any
+  // ringer is for one thread at a time, and releases come from any.
+  std::mutex ringing_;
   std::unique_ptr<bus::ringer> ringer_;
-  std::int64_t accepted_ = 0;
-  // Minus the samples released; close() adds those accepted, and whoever meets zero deletes.
-  alignas(64) std::atomic<std::int64_t> remaining_{0};
+  bus::bell* doorbell_ = nullptr;  // null once closed
+  std::int64_t slots_accepted_ = 0;
+  // The owner's share, minus the slots released; close() turns the share into what is still out,
+  // and whoever meets zero deletes.
+  static constexpr std::int64_t owners_share = std::int64_t{1} << 62;
+  alignas(64) std::atomic<std::int64_t> remaining_{owners_share};
 };
 
 }  // namespace transports::shared

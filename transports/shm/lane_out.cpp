@@ -22,8 +22,10 @@ bus::result<lane_out> lane_out::make(std::uint32_t depth) {
   new (made.lane_.at())
       lane_layout{lane_layout::magic_value, layout_version, depth, sizeof(entry_layout), {}};
   made.entries_ = reinterpret_cast<entry_layout*>(made.lane_.at() + lane_layout::entries_at);
+  made.cells_ = reinterpret_cast<cell_layout*>(made.lane_.at() + cells_at(depth));
+  made.cell_mask_ = cells_for(depth) - 1;
   made.depth_log2_ = static_cast<std::uint32_t>(std::countr_zero(depth));
-  made.held_ = std::vector<held_samples>(depth);
+  made.held_.resize(depth);
   made.free_.resize(depth);
   for (std::uint32_t credit = 0; credit < depth; ++credit) made.come_home(credit);
   made.out_.resize(words_for(depth));
@@ -42,6 +44,7 @@ bus::result<void> lane_out::open(const bus::fd& answers) {
   if (about.version != layout_version) return unexpected(errc::incompatible);
   if (about.depth != depth()) return unexpected(errc::corrupt);
   answers_ = std::move(*mapped);
+  answers_head_ = reinterpret_cast<const answers_layout*>(answers_.at());
   bits_ =
       reinterpret_cast<const std::atomic<std::uint64_t>*>(answers_.at() + answers_layout::bits_at);
   // Whatever the bits are now, no credit is out.
@@ -51,11 +54,22 @@ bus::result<void> lane_out::open(const bus::fd& answers) {
   return {};
 }
 
+void lane_out::keep_copy(std::uint32_t credit, bus::sample&& copied) noexcept {
+  if (copies_.empty()) copies_.resize(held_.size());
+  copies_[credit] = std::move(copied);
+}
+
+void lane_out::let_go(std::uint32_t credit) noexcept {
+  held_[credit] = bus::sample();
+  if (!copies_.empty()) copies_[credit] = bus::sample();
+  come_home(credit);
+}
+
 std::size_t lane_out::scan() noexcept {
   sent_since_scan_ = 0;
   bytes_since_scan_ = 0;
   if (!bits_) return 0;
-  std::size_t home = 0;
+  std::size_t home = look_at_cells();
   for (std::size_t word = 0; word < out_.size(); ++word) {
     if (out_[word] == 0) continue;
     // Pairs with: lane_in::take_back, fetch_xor: the peer's reads of the payload come before. And
@@ -67,9 +81,7 @@ std::size_t lane_out::scan() noexcept {
     for (; came != 0; came &= came - 1) {
       const auto credit = static_cast<std::uint32_t>(word * 64) +
                           static_cast<std::uint32_t>(std::countr_zero(came));
-      held_[credit].given = bus::sample();
-      if (held_[credit].copied) held_[credit].copied = bus::sample();
-      come_home(credit);
+      let_go(credit);
       ++home;
     }
   }
@@ -77,12 +89,12 @@ std::size_t lane_out::scan() noexcept {
 }
 
 void lane_out::reclaim() noexcept {
+  cells_home_ = cells_sent_;
   for (std::size_t word = 0; word < out_.size(); ++word) {
     for (std::uint64_t left = std::exchange(out_[word], 0); left != 0; left &= left - 1) {
       const auto credit = static_cast<std::uint32_t>(word * 64) +
                           static_cast<std::uint32_t>(std::countr_zero(left));
-      held_[credit] = {};
-      come_home(credit);
+      let_go(credit);
     }
   }
 }

@@ -6,6 +6,9 @@
 // Credits also keep the ring safe: an entry is used again only `depth` messages later, when its
 // reader must have released something sent after it, and so has read it.
 //
+// A small message may travel by value instead, in a cell of the lane: it needs no slot, no credit,
+// and no look into the arena. Cells are given back by a count.
+//
 // A hostile peer can flip what it likes: it can keep or free its own credits, and nothing else.
 #pragma once
 
@@ -18,6 +21,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace transports::shared {
@@ -35,8 +39,12 @@ class lane_out {
   [[nodiscard]] bus::result<void> open(const bus::fd& answers);
 
   [[nodiscard]] bool has_credit() const noexcept { return sent_ != home_; }
+  // Whether a message can go by value, as far as is known without a scan().
+  [[nodiscard]] bool has_cell() const noexcept { return cells_sent_ - cells_home_ <= cell_mask_; }
+  // Samples that the peer has not let go of, and messages by value that it has not read.
   [[nodiscard]] std::size_t in_flight() const noexcept {
-    return held_.size() - static_cast<std::size_t>(home_ - sent_);
+    return held_.size() - static_cast<std::size_t>(home_ - sent_) +
+           static_cast<std::size_t>(cells_sent_ - cells_home_);
   }
   [[nodiscard]] std::uint32_t depth() const noexcept {
     return static_cast<std::uint32_t>(held_.size());
@@ -49,8 +57,10 @@ class lane_out {
   // Publishes one entry. `given` is what the user sent; `copied` is the copy in the arena, if there
   // had to be one. Both are held until the credit is home. Requires: has_credit().
   void push(bus::sample&& given, bus::sample&& copied, std::uint64_t offset) noexcept;
-  // Takes back what the peer let go of; returns how many samples. Requires: arena::returning, if
-  // the arena's slots shall come home cheaply.
+  // Sends a message by value; the sample is the caller's still. Requires: has_cell().
+  void push_by_value(const bus::sample& given) noexcept;
+  // Takes back what the peer let go of; returns how many samples and cells. Requires:
+  // arena::returning, if the arena's slots shall come home cheaply.
   std::size_t scan() noexcept;
   // Forgets the peer: takes everything back at once.
   void reclaim() noexcept;
@@ -62,12 +72,11 @@ class lane_out {
   static constexpr std::uint32_t scan_after_messages = 64;
   static constexpr std::uint64_t scan_after_bytes = 256 << 10;
 
+  void keep_copy(std::uint32_t credit, bus::sample&& copied) noexcept;
+  void let_go(std::uint32_t credit) noexcept;
+  // How many more cells the peer has read.
+  std::size_t look_at_cells() noexcept;
   void come_home(std::uint32_t credit) noexcept { free_[home_++ & (free_.size() - 1)] = credit; }
-
-  struct held_samples {
-    bus::sample given;
-    bus::sample copied;
-  };
 
   [[nodiscard]] lane_layout& head() const noexcept {
     return *reinterpret_cast<lane_layout*>(lane_.at());
@@ -80,8 +89,13 @@ class lane_out {
   mapping lane_;
   mapping answers_;
   entry_layout* entries_ = nullptr;
+  cell_layout* cells_ = nullptr;
+  const answers_layout* answers_head_ = nullptr;
   const std::atomic<std::uint64_t>* bits_ = nullptr;
-  std::uint64_t next_ = 0;  // entries published so far
+  std::uint64_t next_ = 0;        // entries published so far
+  std::uint64_t cells_sent_ = 0;  // cells published so far
+  std::uint64_t cells_home_ = 0;  // of them, read by the peer as far as known
+  std::uint64_t cell_mask_ = 0;
   std::uint32_t depth_log2_ = 0;
   std::uint32_t sent_since_scan_ = 0;
   std::uint64_t bytes_since_scan_ = 0;
@@ -89,7 +103,8 @@ class lane_out {
   std::vector<std::uint32_t> free_;  // credits at home: a ring, used in the order of their coming
   std::uint64_t sent_ = 0;           // credits taken out of free_ so far
   std::uint64_t home_ = 0;           // credits put into free_ so far
-  std::vector<held_samples> held_;   // by credit
+  std::vector<bus::sample> held_;    // by credit: what the user sent
+  std::vector<bus::sample> copies_;  // by credit: its copy in the arena; empty until there is one
   std::vector<std::uint64_t> out_;   // by credit, a bit: the peer has it
   std::vector<std::uint64_t> seen_;  // by credit, a bit: the parity when it was last at home
 };
@@ -98,20 +113,50 @@ class lane_out {
 
 inline void lane_out::push(bus::sample&& given, bus::sample&& copied,
                            std::uint64_t offset) noexcept {
+  BUS_CHECK(has_credit());
   const std::uint32_t credit = free_[sent_++ & (free_.size() - 1)];
   bytes_since_scan_ += given.head().bytes;
   ++sent_since_scan_;
-  held_[credit].given = std::move(given);
-  if (copied) held_[credit].copied = std::move(copied);
+  held_[credit] = std::move(given);
+  if (copied) keep_copy(credit, std::move(copied));
   out_[credit / 64] |= 1ULL << credit % 64;
 
-  entry_layout& place = entry(next_);
+  entry_layout& one = entry(next_);
   const auto lap = static_cast<std::uint32_t>((next_ >> depth_log2_) + 1);
   ++next_;
   // Relaxed: the mark makes it valid.
-  place.offset.store(offset, std::memory_order_relaxed);
-  // Pairs with: lane_in::arrived, acquire of mark. Publishes frame, payload and offset.
-  place.mark.store(make_mark(lap, credit), std::memory_order_release);
+  one.place.store(join(offset, cells_sent_), std::memory_order_relaxed);
+  // Pairs with: lane_in::look, acquire of mark. Publishes frame, payload and place.
+  one.mark.store(make_mark(lap, credit), std::memory_order_release);
+}
+
+inline void lane_out::push_by_value(const bus::sample& given) noexcept {
+  const bus::frame& head = given.head();
+  const auto payload = given.payload();
+  cell_layout& one = cells_[cells_sent_ & cell_mask_];
+  one.flags = head.flags;
+  one.bytes = static_cast<std::uint16_t>(payload.size());
+  one.publisher = head.publisher;
+  one.topic_hash = head.topic_hash;
+  one.type_hash = head.type_hash;
+  one.sequence = head.sequence;
+  one.sent_ns = head.sent_ns;
+  one.correlation = head.correlation;
+  if (!payload.empty()) std::memcpy(one.payload, payload.data(), payload.size());
+  // Pairs with: lane_in::look, acquire of mark. Publishes all of the cell.
+  one.mark.store(join(++cells_sent_, next_), std::memory_order_release);
+}
+
+inline std::size_t lane_out::look_at_cells() noexcept {
+  if (!answers_head_) return 0;
+  // Pairs with: lane_in::report, of cells_read: the peer's reads of the cells come before. And
+  // seq_cst with ask(), as for the bits.
+  const std::uint64_t read = answers_head_->cells_read.load(std::memory_order_seq_cst);
+  const std::uint64_t came = read - cells_home_;
+  // A liar's number frees nothing.
+  if (came > cells_sent_ - cells_home_) return 0;
+  cells_home_ = read;
+  return static_cast<std::size_t>(came);
 }
 
 inline void lane_out::ask(bool wanted) noexcept {
