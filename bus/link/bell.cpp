@@ -84,6 +84,12 @@ rung wake_page(bell_layout& page, fd* thread, const fd& event) noexcept {
   return used;
 }
 
+// An address that no other living thread has; asking the kernel for a number costs a system call.
+const void* this_thread() noexcept {
+  static thread_local char mark;
+  return &mark;
+}
+
 result<bell_layout*> map_page(int memory) {
   void* const at = ::mmap(nullptr, page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
   if (at == MAP_FAILED) return unexpected(last_system_error());
@@ -118,8 +124,8 @@ result<std::unique_ptr<bell>> bell::make() {
   if (!made->event_) return unexpected(last_system_error());
 
   made->barriers_ = register_for_barriers();
-  made->thread_id_ = ::gettid();
-  made->thread_ = fd(static_cast<int>(::syscall(SYS_pidfd_open, made->thread_id_, pidfd_thread)));
+  made->maker_ = this_thread();
+  made->thread_ = fd(static_cast<int>(::syscall(SYS_pidfd_open, ::gettid(), pidfd_thread)));
   if (made->thread_) {
     sigset_t only;
     ::sigemptyset(&only);
@@ -172,8 +178,7 @@ void bell::let_unfenced() noexcept {
 void bell::arm_semaphore() noexcept { arm(bell_mode::on_semaphore); }
 
 void bell::arm_descriptors() noexcept {
-  const bool own_thread = signals_ && ::gettid() == thread_id_;
-  arm(own_thread ? bell_mode::on_signal : bell_mode::on_event);
+  arm(signals_ && maker_ == this_thread() ? bell_mode::on_signal : bell_mode::on_event);
 }
 
 void bell::disarm() noexcept {

@@ -142,7 +142,7 @@ class bell {
   fd signals_;
   fd event_;
   std::uint32_t sleeps_ = 0;
-  int thread_id_ = 0;
+  const void* maker_ = nullptr;  // the thread
   std::size_t came_ = 0;   // messages since the last sleep
   bool unfenced_ = false;  // what the page says
   bool barriers_ = false;  // the kernel has global barriers for us

@@ -79,6 +79,14 @@ struct paced_file {
   [[nodiscard]] std::int64_t due_ns() const noexcept { return dirty ? next_ns : INT64_MAX; }
 };
 
+// Who waits on the event loop for something that came.
+class resumable {
+ public:
+  virtual ~resumable() = default;
+  // Once, on the loop's thread. Throws what the user's code throws.
+  virtual void resume(std::error_code why) = 0;
+};
+
 class core {
  public:
   // Throws bus::error when the node cannot be: no directory, no descriptors, no space.
@@ -169,6 +177,11 @@ class core {
   void disarm() noexcept;
   // The descriptor of control_handle() is readable.
   void attend();
+  // Somebody may go on: at the end of this turn if the loop turns us, else when it comes to it.
+  void resume_soon(std::unique_ptr<resumable> one);
+  // What came during the turn is in: who waited for it goes on. Throws what one of them threw.
+  void begin_turn() noexcept { in_turn_ = true; }
+  void end_turn();
 
  private:
   // What epoll says about a descriptor: the number of its transport, or one of these.
@@ -259,6 +272,8 @@ class core {
   std::int64_t look_at_ns_ = 0;          // before that, who waits at a pipe does not look again
   bool restless_ = false;
   bool in_pump_ = false;
+  bool in_turn_ = false;
+  std::vector<std::unique_ptr<resumable>> ready_;
   bool leaving_ = false;
   paced_file card_file_{.at_once = 4, .pause_ns = 20'000'000};
   // What we say to those whom we know over a network.

@@ -4,20 +4,27 @@
 
 #include <array>
 #include <chrono>
+#include <exception>
 #include <utility>
 #include <vector>
 
 #include <fcntl.h>
 
+#include <asio/associated_cancellation_slot.hpp>
+#include <asio/associated_executor.hpp>
+#include <asio/async_result.hpp>
+#include <asio/dispatch.hpp>
+#include <asio/error.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/post.hpp>
-#include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 
 namespace bus {
 namespace {
 
 constexpr std::size_t budget_per_turn = 256;
+// Turns in a row before others get theirs.
+constexpr unsigned turns_at_once = 8;
 
 }  // namespace
 
@@ -52,20 +59,25 @@ struct loop_driver::state : std::enable_shared_from_this<loop_driver::state> {
     turn();
   }
 
-  // One turn now; and another, posted, as long as there is something to do.
+  // Some turns now; and another, posted, as long as there is something to do.
   void turn() {
-    if (!driven) return;
-    if (driven->pump(budget_per_turn) == 0) {
+    for (unsigned turns = 0; driven && turns < turns_at_once; ++turns) {
+      driven->begin_turn();
+      const std::size_t came = driven->pump(budget_per_turn);
+      // A coroutine that goes on may end the node.
+      driven->end_turn();
+      if (!driven) return;
+      if (came != 0) {
+        spinning_until_ns = 0;
+        continue;
+      }
       const bool spins = driven->options().waiting == wait_policy::spin ||
                          (driven->options().waiting == wait_policy::spin_then_sleep && spin());
-      if (!spins) {
-        spinning_until_ns = 0;
-        if (driven->arm_for_descriptors()) return;
-      }
-    } else {
+      if (spins) break;
       spinning_until_ns = 0;
+      if (driven->arm_for_descriptors()) return;
     }
-    if (std::exchange(posted, true)) return;
+    if (!driven || std::exchange(posted, true)) return;
     asio::post(context, [self = shared_from_this()] {
       self->posted = false;
       self->turn();
@@ -106,19 +118,62 @@ loop_driver::~loop_driver() {
   }
 }
 
-loop_signal::loop_signal(core& around)
-    : timer_(*around.options().context, std::chrono::steady_clock::time_point::max()) {}
+void core::resume_soon(std::unique_ptr<resumable> one) {
+  if (in_turn_) {
+    ready_.push_back(std::move(one));
+    return;
+  }
+  asio::post(*options_.context, [one = std::move(one)] { one->resume({}); });
+}
+
+void core::end_turn() {
+  in_turn_ = false;
+  if (ready_.empty()) return;
+  std::exception_ptr trouble;
+  // Whoever goes on may end the node, and this with it.
+  for (const auto& one : std::exchange(ready_, {})) {
+    try {
+      one->resume({});
+    } catch (...) {
+      if (!trouble) trouble = std::current_exception();
+    }
+  }
+  if (trouble) std::rethrow_exception(trouble);
+}
+
+template <class Handler>
+class loop_signal::waiter final : public resumable {
+ public:
+  explicit waiter(Handler handler) noexcept : handler_(std::move(handler)) {}
+  void resume(std::error_code why) override {
+    asio::get_associated_cancellation_slot(handler_).clear();
+    const auto where = asio::get_associated_executor(handler_);
+    asio::dispatch(where, [handler = std::move(handler_), why]() mutable { handler(why); });
+  }
+
+ private:
+  Handler handler_;
+};
 
 void loop_signal::raise() {
   raised_ = true;
-  timer_.cancel();
+  if (waiting_) around_.resume_soon(std::move(waiting_));
 }
 
 asio::awaitable<void> loop_signal::wait() {
-  std::error_code cancelled;
-  while (!std::exchange(raised_, false)) {
-    co_await timer_.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+  while (!raised_) {
+    co_await asio::async_initiate<const asio::use_awaitable_t<>, void(std::error_code)>(
+        [this](auto handler) {
+          auto slot = asio::get_associated_cancellation_slot(handler);
+          waiting_ = std::make_unique<waiter<decltype(handler)>>(std::move(handler));
+          if (!slot.is_connected()) return;
+          slot.assign([this](asio::cancellation_type) {
+            if (auto one = std::move(waiting_)) one->resume(asio::error::operation_aborted);
+          });
+        },
+        asio::use_awaitable);
   }
+  raised_ = false;
 }
 
 }  // namespace bus

@@ -1,8 +1,9 @@
 // The node on an event loop: Asio watches the bell's descriptors and the node's control descriptor,
 // and calls the wheel when one is readable. Between events nothing runs and no system call is made.
 //
-// After an arrival the loop looks again a few times before it arms the bell, by posting itself, so
-// that other handlers of the same io_context get their turn.
+// After an arrival the loop resumes who waited for it and looks again, a few times at once, since a
+// handler that is posted costs the loop another look at all its descriptors; then by posting itself,
+// so that other handlers of the same io_context get their turn.
 #pragma once
 
 #include "bus/node/core.hpp"
@@ -11,7 +12,6 @@
 
 #include <asio/awaitable.hpp>
 #include <asio/io_context.hpp>
-#include <asio/steady_timer.hpp>
 
 namespace bus {
 
@@ -29,15 +29,20 @@ class loop_driver {
   std::shared_ptr<state> state_;
 };
 
-// Wakes one coroutine on the node's loop: raise() before or during wait() ends it.
+// Wakes one coroutine on the node's loop: raise() before or during wait() ends it. A wait can be
+// cancelled, as by asio's operator ||; it throws asio::error::operation_aborted then.
 class loop_signal {
  public:
-  explicit loop_signal(core& around);
+  explicit loop_signal(core& around) noexcept : around_(around) {}
   void raise();
   [[nodiscard]] asio::awaitable<void> wait();
 
  private:
-  asio::steady_timer timer_;
+  template <class Handler>
+  class waiter;
+
+  core& around_;
+  std::unique_ptr<resumable> waiting_;
   bool raised_ = false;
 };
 
