@@ -161,13 +161,40 @@ TEST_CASE("a cell that claims more than it holds, or unknown flags, cuts its sen
     by.cell(0).mark.store(join(1, 0));
   }));
   REQUIRE(is_cut([](const liar& by) {
-    by.cell(0).bytes = UINT16_MAX;
+    by.cell(0).bytes = cell_layout::by_reference - 1;
     by.cell(0).mark.store(join(1, 0));
   }));
   REQUIRE(is_cut([](const liar& by) {
     by.cell(0).flags = 0x8000;
     by.cell(0).mark.store(join(1, 0));
   }));
+}
+
+TEST_CASE("a cell that refers to what is not there, or to a held credit, cuts its sender alone") {
+  const auto refer = [](const liar& by, std::uint64_t number, const reference_layout& to) {
+    by.cell(number).bytes = cell_layout::by_reference;
+    std::memcpy(by.cell(number).payload, &to, sizeof to);
+    by.cell(number).mark.store(join(number + 1, 0));
+  };
+  const auto cut_for = [&](const reference_layout& to) {
+    return is_cut([&](const liar& by) { refer(by, 0, to); });
+  };
+  const auto at = [](std::uint64_t offset, std::uint64_t bytes, std::uint32_t credit) {
+    return reference_layout{.offset = offset, .bytes = bytes, .credit = credit, .reserved = 0};
+  };
+  REQUIRE(cut_for(at(8, 100, 0)));
+  REQUIRE(cut_for(at(UINT64_MAX - 63, 100, 0)));
+  REQUIRE(cut_for(at(liar::arena_bytes / 2, 100, 0)));
+  REQUIRE(cut_for(at(0, liar::arena_bytes, 0)));
+  REQUIRE(cut_for(at(0, liar::arena_bytes / 2 - 63, 0)));
+  REQUIRE(cut_for(at(0, UINT64_MAX, 0)));
+  REQUIRE(cut_for(at(0, 100, liar::depth)));
+  REQUIRE(is_cut(
+      [&](const liar& by) {
+        refer(by, 0, at(0, 100, 3));
+        refer(by, 1, at(4096, 100, 3));
+      },
+      1));
 }
 
 TEST_CASE("an entry that comes after cells which are not there cuts its sender alone") {

@@ -170,16 +170,40 @@ bool hub::forward(outgoing& link, bus::sample&& offered) noexcept {
   return true;
 }
 
+bool hub::has_credit(outgoing& link) noexcept {
+  if (!link.lane.has_credit()) static_cast<void>(settle(link));
+  return link.lane.has_credit();
+}
+
 // Puts one sample into an open lane, and moves it if there was room. The peer is not rung yet.
 bool hub::carry(outgoing& link, bus::sample&& offered) noexcept {
-  if (!link.lane.has_credit()) static_cast<void>(settle(link));
-  if (!link.lane.has_credit()) return false;
+  if (!has_credit(link)) return false;
   const std::uint64_t bytes = offered.head().bytes;
   if (arena_->owns(offered.memory())) {
     const std::uint64_t offset = arena_->offset_of(offered.memory());
     link.lane.push(std::move(offered), {}, offset);
   } else if (!forward(link, std::move(offered))) {
     return false;
+  }
+  link.figures.bytes += bytes;
+  return true;
+}
+
+// The same for a sample that no other link wants: its frame goes along, in a cell if there is one.
+bool hub::carry_alone(outgoing& link, bus::sample&& offered) noexcept {
+  const std::uint64_t bytes = offered.head().bytes;
+  const bool is_small = bytes <= cell_layout::payload_bytes_max;
+  if (!(is_small || arena_->owns(offered.memory())) || !has_cell(link)) {
+    return carry(link, std::move(offered));
+  }
+  if (is_small) {
+    link.lane.push_by_value(offered);
+    const arena::returning here(*arena_);
+    offered = bus::sample();
+  } else {
+    if (!has_credit(link)) return false;
+    const std::uint64_t offset = arena_->offset_of(offered.memory());
+    link.lane.push_by_reference(std::move(offered), offset);
   }
   link.figures.bytes += bytes;
   return true;
@@ -194,7 +218,7 @@ bus::result<std::size_t> hub::send(outgoing& link, std::span<const bus::sample> 
   if (link.state == link_state::gone) return unexpected(errc::gone);
   std::size_t taken = 0;
   if (link.state == link_state::open) {
-    prepare(link);
+    link.lane.ask(false);
     for (const bus::sample& offered : batch) {
       if (offered.head().bytes > payload_bytes_max()) {
         if (taken == 0) return unexpected(errc::too_big);
@@ -203,7 +227,7 @@ bus::result<std::size_t> hub::send(outgoing& link, std::span<const bus::sample> 
       if (!carry(link, bus::sample(offered))) break;
       ++taken;
     }
-    if (taken > 0 && link.bell->ring() != bus::rung::none) ++link.figures.wakeups;
+    if (taken > 0) conclude(link);
   }
   link.figures.taken += taken;
   link.figures.full += batch.size() - taken;
@@ -213,24 +237,23 @@ bus::result<std::size_t> hub::send(outgoing& link, std::span<const bus::sample> 
 bus::result<std::size_t> hub::give(outgoing& link, bus::sample&& one) noexcept {
   if (link.state != link_state::open) return send(link, {&one, 1});
   if (one.head().bytes > payload_bytes_max()) return unexpected(errc::too_big);
-  prepare(link);
-  if (one.head().bytes <= cell_layout::payload_bytes_max && has_cell(link)) {
-    link.figures.bytes += one.head().bytes;
-    link.lane.push_by_value(one);
-    const arena::returning here(*arena_);
-    one = bus::sample();
-  } else if (!carry(link, std::move(one))) {
+  link.lane.ask(false);
+  if (!carry_alone(link, std::move(one))) {
     ++link.figures.full;
     return std::size_t{0};
   }
   ++link.figures.taken;
-  if (link.bell->ring() != bus::rung::none) ++link.figures.wakeups;
+  conclude(link);
   return std::size_t{1};
 }
 
-void hub::prepare(outgoing& link) noexcept {
-  link.lane.ask(false);
-  if (link.lane.scan_due()) static_cast<void>(settle(link));
+// Something was published: wakes the peer if it sleeps, and only then takes back what it has let go
+// of, so that nobody waits for that: the next loan will find it at home.
+void hub::conclude(outgoing& link) noexcept {
+  if (link.bell->ring() != bus::rung::none) ++link.figures.wakeups;
+  if (!link.lane.scan_due()) return;
+  const arena::returning here(*arena_);
+  link.changed = link.lane.scan_credits() > 0 || link.changed;
 }
 
 bool hub::arm(outgoing& link) noexcept {

@@ -98,8 +98,10 @@ class hub final : public bus::inbox {
 
   explicit hub(const bus::transport_setup& setup);
   // --- data
-  void prepare(outgoing& link) noexcept;
+  void conclude(outgoing& link) noexcept;
   bool carry(outgoing& link, bus::sample&& offered) noexcept;
+  bool carry_alone(outgoing& link, bus::sample&& offered) noexcept;
+  [[nodiscard]] bool has_credit(outgoing& link) noexcept;
   [[nodiscard]] bool has_cell(outgoing& link) noexcept;
   bool forward(outgoing& link, bus::sample&& offered) noexcept;
   bus::result<bus::block*> slot(std::uint64_t bytes) noexcept;

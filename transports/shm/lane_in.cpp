@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include <sys/mman.h>
 
@@ -45,6 +46,7 @@ bus::result<void> lane_in::map(offer&& offered) {
   entries_ = reinterpret_cast<const entry_layout*>(lane_.at() + lane_layout::entries_at);
   cells_ = reinterpret_cast<const cell_layout*>(lane_.at() + cells_at(depth_));
   cell_mask_ = cells_for(depth_) - 1;
+  expected_ = referred_ = referred_before_ = lane_.at();
   if (lane_head_->magic != lane_layout::magic_value) return unexpected(errc::corrupt);
   if (lane_head_->version != layout_version) return unexpected(errc::incompatible);
   if (lane_head_->depth != depth_ || lane_head_->entry_bytes != sizeof(entry_layout)) {
@@ -107,8 +109,10 @@ bool lane_in::entry_arrived(std::uint64_t number) const noexcept {
 
 bool lane_in::cell_arrived() const noexcept {
   const cell_layout& one = cells_[cells_read_ & cell_mask_];
-  // Its second line is on its way, too, when the mark comes.
+  // Its second line is on its way, too, when the mark comes; and, in a dialogue, the payload that it
+  // will refer to, since senders use large slots again.
   __builtin_prefetch(one.payload + sizeof(std::uint64_t));
+  __builtin_prefetch(expected_);
   // Pairs with: lane_out::push_by_value, release of mark.
   return one.mark.load(std::memory_order_acquire) == join(cells_read_ + 1, entries_read_);
 }
@@ -157,20 +161,32 @@ std::size_t lane_in::take_entry(bus::sink& into) noexcept {
   // meets the checks below.
   const std::uint32_t credit = credit_of(entry.mark.load(std::memory_order_relaxed));
   const std::uint64_t offset = value_of(entry.place.load(std::memory_order_relaxed));
-  if (credit >= depth_ || offset % slot_align != 0 || offset >= arena_.bytes()) return 0;
+  slot_cell* const one = slot_of(credit, offset);
+  if (!one) return 0;
+  std::memcpy(&one->copy, payloads_ + offset, sizeof one->copy);
+  ++entries_read_;
+  return hand_over(*one, offset, into);
+}
+
+// The block for a sample that holds this credit. Null when a stranger names what cannot be.
+lane_in::slot_cell* lane_in::slot_of(std::uint32_t credit, std::uint64_t offset) noexcept {
+  if (credit >= depth_ || offset % slot_align != 0 || offset >= arena_.bytes()) return nullptr;
   slot_cell& one = slots_[credit];
   // Pairs with: take_back, release of references.
-  if (one.references.load(std::memory_order_acquire) != 0) return 0;
+  if (one.references.load(std::memory_order_acquire) != 0) return nullptr;
+  if (offset >= known_bytes_ && (!measure() || offset >= known_bytes_)) return nullptr;
+  one.tag = credit;
+  return &one;
+}
 
-  if (offset >= known_bytes_ && (!measure() || offset >= known_bytes_)) return 0;
-  std::memcpy(&one.copy, payloads_ + offset, sizeof one.copy);
+// A sample in the arena, whose frame is in `one`. Returns how many messages; 0 when its payload is
+// not all there.
+std::size_t lane_in::hand_over(slot_cell& one, std::uint64_t offset, bus::sink& into) noexcept {
   const std::uint64_t room_max = arena_.bytes() - offset - sizeof(bus::frame);
   if (!bus::check(one.copy, room_max)) return 0;
   const std::uint64_t end = offset + sizeof(bus::frame) + one.copy.bytes;
   if (end > known_bytes_ && (!measure() || end > known_bytes_)) return 0;
-
   one.copy.node = sender_.value;
-  one.tag = credit;
   one.home = this;
   one.head = &one.copy;
   one.payload = const_cast<std::byte*>(payloads_ + offset + sizeof(bus::frame));
@@ -178,7 +194,6 @@ std::size_t lane_in::take_entry(bus::sink& into) noexcept {
   // Relaxed: the sample goes to others only by ways that synchronise.
   one.references.store(1, std::memory_order_relaxed);
   ++slots_accepted_;
-  ++entries_read_;
   bus::sample arrived(one);
   // A batch whose table does not hold is one message that nobody can read.
   const std::size_t messages = std::max(1U, arrived.messages());
@@ -215,33 +230,60 @@ lane_in::value_cell* lane_in::find_home() noexcept {
   return nullptr;
 }
 
-// False: a rule is broken.
-bool lane_in::take_cell(value_cell& one, bus::sink& into) noexcept {
+// The frame of the cell to be read next. Its node and version are ours to say.
+bus::frame lane_in::frame_of(const cell_layout& from, std::uint64_t bytes) const noexcept {
+  return {.version = bus::frame::current_version,
+          .flags = from.flags,
+          .publisher = from.publisher,
+          .node = sender_.value,
+          .topic_hash = from.topic_hash,
+          .type_hash = from.type_hash,
+          .sequence = from.sequence,
+          .sent_ns = from.sent_ns,
+          .correlation = from.correlation,
+          .bytes = bytes};
+}
+
+std::size_t lane_in::take_reference(bus::sink& into) noexcept {
+  const cell_layout& from = cells_[cells_read_ & cell_mask_];
+  reference_layout to;
+  std::memcpy(&to, from.payload, sizeof to);
+  slot_cell* const one = slot_of(to.credit, to.offset);
+  if (!one) return 0;
+  referred_before_ = std::exchange(referred_, payloads_ + to.offset + sizeof(bus::frame));
+  __builtin_prefetch(referred_);
+  one->copy = frame_of(from, to.bytes);
+  ++cells_read_;
+  return hand_over(*one, to.offset, into);
+}
+
+// How many messages: 1, or 0 when a rule is broken.
+std::size_t lane_in::take_value(value_cell& one, std::uint16_t bytes, bus::sink& into) noexcept {
   const cell_layout& from = cells_[cells_read_ & cell_mask_];
   // All at once, whatever the size: cheaper than to ask.
   std::memcpy(one.payload_copy, from.payload, sizeof one.payload_copy);
-  one.copy = bus::frame{.version = bus::frame::current_version,
-                        .flags = from.flags,
-                        .publisher = from.publisher,
-                        .node = sender_.value,
-                        .topic_hash = from.topic_hash,
-                        .type_hash = from.type_hash,
-                        .sequence = from.sequence,
-                        .sent_ns = from.sent_ns,
-                        .correlation = from.correlation,
-                        .bytes = from.bytes};
-  if (!bus::check(one.copy, sizeof one.payload_copy)) return false;
+  one.copy = frame_of(from, bytes);
+  if (!bus::check(one.copy, sizeof one.payload_copy)) return 0;
   one.tag = by_value;
   one.home = this;
   one.head = &one.copy;
   one.payload = one.payload_copy;
   one.capacity = one.copy.bytes;
-  // Relaxed, both: as in take_entry.
+  // Relaxed, both: as in hand_over.
   one.references.store(1, std::memory_order_relaxed);
   one.where.store(stage::out, std::memory_order_relaxed);
   ++cells_read_;
   into.accept(bus::sample(one));
-  return true;
+  return 1;
+}
+
+// The cell to be read next. Empty: there is no place for it now.
+std::optional<std::size_t> lane_in::take_cell(bus::sink& into) noexcept {
+  const std::uint16_t bytes = cells_[cells_read_ & cell_mask_].bytes;
+  if (bytes == cell_layout::by_reference) return take_reference(into);
+  value_cell* const one = find_home();
+  if (!one) return std::nullopt;
+  return take_value(*one, bytes, into);
 }
 
 std::size_t lane_in::poll(std::size_t budget, bus::sink& into) noexcept {
@@ -249,18 +291,19 @@ std::size_t lane_in::poll(std::size_t budget, bus::sink& into) noexcept {
   while (taken < budget && !broken_) {
     const arrival next = look();
     if (next == arrival::none) break;
+    std::optional<std::size_t> messages = 0;
     if (next == arrival::cell) {
-      value_cell* const one = find_home();
-      if (!one) break;
-      broken_ = !take_cell(*one, into);
-      taken += broken_ ? 0 : 1;
-      continue;
+      messages = take_cell(into);
+    } else if (next == arrival::entry) {
+      prefetch();
+      messages = take_entry(into);
     }
-    if (next == arrival::entry) prefetch();
-    const std::size_t messages = next == arrival::entry ? take_entry(into) : 0;
-    broken_ = messages == 0;
-    taken += messages;
+    if (!messages) break;
+    broken_ = *messages == 0;
+    taken += *messages;
   }
+  // What came alone may have been half of a dialogue.
+  if (taken > 0) expected_ = taken == 1 ? referred_before_ : lane_.at();
   if (cells_read_ != cells_reported_) report();
   return taken;
 }

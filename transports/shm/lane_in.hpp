@@ -27,6 +27,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 namespace transports::shared {
 
@@ -102,7 +103,14 @@ class lane_in final : public bus::lender {
   [[nodiscard]] bool entry_arrived(std::uint64_t number) const noexcept;
   // How many messages; 0 when a rule is broken.
   [[nodiscard]] std::size_t take_entry(bus::sink& into) noexcept;
-  [[nodiscard]] bool take_cell(value_cell& into_memory, bus::sink& into) noexcept;
+  [[nodiscard]] std::optional<std::size_t> take_cell(bus::sink& into) noexcept;
+  [[nodiscard]] std::size_t take_reference(bus::sink& into) noexcept;
+  [[nodiscard]] std::size_t take_value(value_cell& one, std::uint16_t bytes,
+                                       bus::sink& into) noexcept;
+  [[nodiscard]] bus::frame frame_of(const cell_layout& from, std::uint64_t bytes) const noexcept;
+  [[nodiscard]] slot_cell* slot_of(std::uint32_t credit, std::uint64_t offset) noexcept;
+  [[nodiscard]] std::size_t hand_over(slot_cell& one, std::uint64_t offset,
+                                      bus::sink& into) noexcept;
   [[nodiscard]] bool is_home(std::uint32_t index) const noexcept;
   [[nodiscard]] value_cell* find_home() noexcept;
   value_cell* use(std::uint32_t index) noexcept;
@@ -118,6 +126,12 @@ class lane_in final : public bus::lender {
   const entry_layout* entries_ = nullptr;
   const cell_layout* cells_ = nullptr;
   const std::byte* payloads_ = nullptr;
+  // Payloads that cells referred to, the last and the one before; and where the next one may be,
+  // which is only a hint for the cache: a sender takes the slot of the last but one, since the last
+  // is still with us.
+  const std::byte* referred_ = nullptr;
+  const std::byte* referred_before_ = nullptr;
+  const std::byte* expected_ = nullptr;
   answers_layout* answers_head_ = nullptr;
   std::atomic<std::uint64_t>* bits_ = nullptr;
   slot_cell* slots_ = nullptr;     // by credit

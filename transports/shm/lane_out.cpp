@@ -65,11 +65,13 @@ void lane_out::let_go(std::uint32_t credit) noexcept {
   come_home(credit);
 }
 
-std::size_t lane_out::scan() noexcept {
+std::size_t lane_out::scan() noexcept { return scan_credits() + look_at_cells(); }
+
+std::size_t lane_out::scan_credits() noexcept {
   sent_since_scan_ = 0;
   bytes_since_scan_ = 0;
   if (!bits_) return 0;
-  std::size_t home = look_at_cells();
+  std::size_t home = 0;
   for (std::size_t word = 0; word < out_.size(); ++word) {
     if (out_[word] == 0) continue;
     // Pairs with: lane_in::take_back, fetch_xor: the peer's reads of the payload come before. And

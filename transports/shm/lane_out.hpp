@@ -22,6 +22,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <vector>
 
 namespace transports::shared {
@@ -57,11 +58,17 @@ class lane_out {
   // Publishes one entry. `given` is what the user sent; `copied` is the copy in the arena, if there
   // had to be one. Both are held until the credit is home. Requires: has_credit().
   void push(bus::sample&& given, bus::sample&& copied, std::uint64_t offset) noexcept;
+  // The same with its frame beside the entry, so that the reader need not look for it in the arena.
+  // Requires: has_credit(), has_cell().
+  void push_by_reference(bus::sample&& given, std::uint64_t offset) noexcept;
   // Sends a message by value; the sample is the caller's still. Requires: has_cell().
   void push_by_value(const bus::sample& given) noexcept;
   // Takes back what the peer let go of; returns how many samples and cells. Requires:
   // arena::returning, if the arena's slots shall come home cheaply.
   std::size_t scan() noexcept;
+  // The same for slots alone. The count of cells read lies in a line that the peer writes at each
+  // look, and would have to wait for.
+  std::size_t scan_credits() noexcept;
   // Forgets the peer: takes everything back at once.
   void reclaim() noexcept;
   // Asks the receiver to ring our bell when it releases something, or stops asking.
@@ -72,6 +79,9 @@ class lane_out {
   static constexpr std::uint32_t scan_after_messages = 64;
   static constexpr std::uint64_t scan_after_bytes = 256 << 10;
 
+  std::uint32_t lend_credit(bus::sample&& given) noexcept;
+  cell_layout& begin_cell(const bus::frame& head) noexcept;
+  void end_cell(cell_layout& one) noexcept;
   void keep_copy(std::uint32_t credit, bus::sample&& copied) noexcept;
   void let_go(std::uint32_t credit) noexcept;
   // How many more cells the peer has read.
@@ -111,16 +121,20 @@ class lane_out {
 
 // --- the data path, inline: at 64 bytes, calls cost more than what they do
 
-inline void lane_out::push(bus::sample&& given, bus::sample&& copied,
-                           std::uint64_t offset) noexcept {
+inline std::uint32_t lane_out::lend_credit(bus::sample&& given) noexcept {
   BUS_CHECK(has_credit());
   const std::uint32_t credit = free_[sent_++ & (free_.size() - 1)];
   bytes_since_scan_ += given.head().bytes;
   ++sent_since_scan_;
   held_[credit] = std::move(given);
-  if (copied) keep_copy(credit, std::move(copied));
   out_[credit / 64] |= 1ULL << credit % 64;
+  return credit;
+}
 
+inline void lane_out::push(bus::sample&& given, bus::sample&& copied,
+                           std::uint64_t offset) noexcept {
+  const std::uint32_t credit = lend_credit(std::move(given));
+  if (copied) keep_copy(credit, std::move(copied));
   entry_layout& one = entry(next_);
   const auto lap = static_cast<std::uint32_t>((next_ >> depth_log2_) + 1);
   ++next_;
@@ -130,21 +144,40 @@ inline void lane_out::push(bus::sample&& given, bus::sample&& copied,
   one.mark.store(make_mark(lap, credit), std::memory_order_release);
 }
 
-inline void lane_out::push_by_value(const bus::sample& given) noexcept {
-  const bus::frame& head = given.head();
-  const auto payload = given.payload();
+// Field by field, as in loan::commit and for its reason.
+inline cell_layout& lane_out::begin_cell(const bus::frame& head) noexcept {
   cell_layout& one = cells_[cells_sent_ & cell_mask_];
   one.flags = head.flags;
-  one.bytes = static_cast<std::uint16_t>(payload.size());
   one.publisher = head.publisher;
   one.topic_hash = head.topic_hash;
   one.type_hash = head.type_hash;
   one.sequence = head.sequence;
   one.sent_ns = head.sent_ns;
   one.correlation = head.correlation;
-  if (!payload.empty()) std::memcpy(one.payload, payload.data(), payload.size());
-  // Pairs with: lane_in::look, acquire of mark. Publishes all of the cell.
+  return one;
+}
+
+inline void lane_out::end_cell(cell_layout& one) noexcept {
+  // Pairs with: lane_in::look, acquire of mark. Publishes all of the cell, and what it refers to.
   one.mark.store(join(++cells_sent_, next_), std::memory_order_release);
+}
+
+inline void lane_out::push_by_value(const bus::sample& given) noexcept {
+  const auto payload = given.payload();
+  cell_layout& one = begin_cell(given.head());
+  one.bytes = static_cast<std::uint16_t>(payload.size());
+  if (!payload.empty()) std::memcpy(one.payload, payload.data(), payload.size());
+  end_cell(one);
+}
+
+inline void lane_out::push_by_reference(bus::sample&& given, std::uint64_t offset) noexcept {
+  cell_layout& one = begin_cell(given.head());
+  one.bytes = cell_layout::by_reference;
+  new (one.payload) reference_layout{.offset = offset,
+                                     .bytes = given.head().bytes,
+                                     .credit = lend_credit(std::move(given)),
+                                     .reserved = 0};
+  end_cell(one);
 }
 
 inline std::size_t lane_out::look_at_cells() noexcept {

@@ -57,11 +57,13 @@ struct entry_layout {
 static_assert(sizeof(entry_layout) == 16 && offsetof(entry_layout, mark) == 8);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
-// One small message, by value: two cache lines that lie together, of which the reader watches the
+// One message with its frame: two cache lines that lie together, of which the reader watches the
 // first. `mark` is written last (release): the cell's number from 1 on, and entries before it. The
-// other fields are those of the frame; node and version are the link's.
+// other fields are those of the frame; node and version are the link's. A small payload is in the
+// cell; of a larger one, `bytes` is by_reference, and the payload area holds a reference_layout.
 struct cell_layout {
   static constexpr std::size_t payload_bytes_max = 72;
+  static constexpr std::uint16_t by_reference = UINT16_MAX;
   std::atomic<std::uint64_t> mark;
   std::uint16_t flags;
   std::uint16_t bytes;
@@ -73,6 +75,14 @@ struct cell_layout {
   std::uint64_t correlation;
   std::byte payload[payload_bytes_max];
 };
+// Where the payload of a cell is: as an entry says it, and how long it is.
+struct reference_layout {
+  std::uint64_t offset;
+  std::uint64_t bytes;
+  std::uint32_t credit;
+  std::uint32_t reserved;
+};
+static_assert(sizeof(reference_layout) == 24 && offsetof(reference_layout, credit) == 16);
 static_assert(sizeof(cell_layout) == 128 && offsetof(cell_layout, flags) == 8);
 static_assert(offsetof(cell_layout, sequence) == 32 && offsetof(cell_layout, payload) == 56);
 // Messages that are sent and not yet read, 16 KiB a link; beyond, they travel by entries. A guess,
