@@ -143,9 +143,9 @@ class bell {
   fd event_;
   std::uint32_t sleeps_ = 0;
   const void* maker_ = nullptr;  // the thread
-  std::size_t came_ = 0;   // messages since the last sleep
-  bool unfenced_ = false;  // what the page says
-  bool barriers_ = false;  // the kernel has global barriers for us
+  std::size_t came_ = 0;         // messages since the last sleep
+  bool unfenced_ = false;        // what the page says
+  bool barriers_ = false;        // the kernel has global barriers for us
 };
 
 // The sender's end of somebody else's bell.

@@ -33,9 +33,9 @@ class inbox {
   inbox(const inbox&) = delete;
   inbox& operator=(const inbox&) = delete;
 
-  // Hands at most `budget` messages to `into`, taking turns between peers; returns how many. A batch
-  // is handed over whole: the last one may go beyond.
-  // Makes no system call where the transport shares memory.
+  // Hands at most `budget` messages to `into`, taking turns between peers; returns how many. A
+  // batch is handed over whole: the last one may go beyond. Makes no system call where the
+  // transport shares memory.
   virtual std::size_t poll(std::size_t budget, sink& into) noexcept = 0;
 
   // Looks after what the data path does not: newcomers, handshakes, deaths. To be called when

@@ -2,8 +2,8 @@
 // and calls the wheel when one is readable. Between events nothing runs and no system call is made.
 //
 // After an arrival the loop resumes who waited for it and looks again, a few times at once, since a
-// handler that is posted costs the loop another look at all its descriptors; then by posting itself,
-// so that other handlers of the same io_context get their turn.
+// handler that is posted costs the loop another look at all its descriptors; then by posting
+// itself, so that other handlers of the same io_context get their turn.
 #pragma once
 
 #include "bus/node/core.hpp"

@@ -21,8 +21,9 @@ void add_common(CLI::App& parser, bench_options& into) {
   parser.add_option("--wait", into.wait, "spin, sleep or spin_then_sleep")
       ->check(CLI::IsMember(std::set<std::string>{"spin", "sleep", "spin_then_sleep"}))
       ->capture_default_str();
-  parser.add_option("--loop", into.loop,
-                    "How latency sleeps: in take (semaphore), or in an event loop (signal)")
+  parser
+      .add_option("--loop", into.loop,
+                  "How latency sleeps: in take (semaphore), or in an event loop (signal)")
       ->check(CLI::IsMember(std::set<std::string>{"take", "event"}))
       ->capture_default_str();
   parser.add_option("--size", into.size, "Payload bytes, at least 8")->capture_default_str();

@@ -109,8 +109,8 @@ bool lane_in::entry_arrived(std::uint64_t number) const noexcept {
 
 bool lane_in::cell_arrived() const noexcept {
   const cell_layout& one = cells_[cells_read_ & cell_mask_];
-  // Its second line is on its way, too, when the mark comes; and, in a dialogue, the payload that it
-  // will refer to, since senders use large slots again.
+  // Its second line is on its way, too, when the mark comes; and, in a dialogue, the payload that
+  // it will refer to, since senders use large slots again.
   __builtin_prefetch(one.payload + sizeof(std::uint64_t));
   __builtin_prefetch(expected_);
   // Pairs with: lane_out::push_by_value, release of mark.
