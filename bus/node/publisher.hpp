@@ -55,6 +55,8 @@ class publisher_base {
   }
 
   [[nodiscard]] const std::string& topic() const noexcept { return source_->topic; }
+  // Its number within the node, as it stands in frames and ledgers.
+  [[nodiscard]] std::uint32_t number() const noexcept { return source_->number; }
   // How many links carry this publisher now, proved by a message that the peer let go of.
   [[nodiscard]] std::size_t matched() const { return core_->confirmed(*source_); }
   // Waits until `links` peers are matched() or the time is over; true if they are. Turns the node.
