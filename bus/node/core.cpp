@@ -154,7 +154,9 @@ core::~core() {
     // A callback threw while we were leaving: there is nobody left to tell.
   }
   sentry_.reset();
-  rendezvous_->remove(id_);
+  // Somebody is behind, and will not hear from us any more: our books stay for it, as those of a
+  // killed node do, until `bus gc`.
+  if (!owes_farewells()) rendezvous_->remove(id_);
   links_.clear();
   calls_.clear();
   transports_.clear();

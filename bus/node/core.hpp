@@ -203,6 +203,8 @@ class core {
 
   void tend();
   void check_suspects(std::int64_t now);
+  void bury(node_id dead);
+  [[nodiscard]] bool owes_farewells() const noexcept;
   void mend_directory(std::int64_t now);
   [[nodiscard]] std::error_code restore_directory();
   [[nodiscard]] result<void> keep_schema(std::uint64_t hash, const std::string& schema);
@@ -232,6 +234,8 @@ class core {
   std::map<std::uint32_t, std::unique_ptr<publication>> publications_;
   std::unordered_multimap<std::string, publication*> by_topic_;
   std::map<std::uint32_t, std::shared_ptr<subscription>> subscriptions_;
+  // Books of publishers that are no more, while a peer still waits for their last word.
+  std::vector<ledger_row*> retired_rows_;
   std::uint32_t last_number_ = 0;
   std::unordered_map<node_id, std::unique_ptr<peer_link>> links_;
   std::vector<std::pair<std::string, std::unique_ptr<peer_link>>> calls_;  // to $OMNIBUS_PEERS

@@ -96,7 +96,7 @@ void core::retire(publication& source) {
   const auto [first, last] = by_topic_.equal_range(source.topic);
   by_topic_.erase(
       std::find_if(first, last, [&](const auto& one) { return one.second == &source; }));
-  ledger_->release(*source.row);
+  retired_rows_.push_back(source.row);
   publications_.erase(source.number);
   if (!leaving_) card_changed();
   restless_ = true;
@@ -386,6 +386,10 @@ void core::tend() {
     links_file_.dirty = link->step(now) || links_file_.dirty;
     restless_ = restless_ || link->restless();
   }
+  if (!retired_rows_.empty() && !owes_farewells()) {
+    for (ledger_row* const row : retired_rows_) ledger_->release(*row);
+    retired_rows_.clear();
+  }
   for (const node_id peer : finished) drop_link(peer);
   for (const node_id peer : lost) forget(peer, grave_of_lost_ns);
   mend_directory(now);
@@ -409,17 +413,10 @@ void core::check_suspects(std::int64_t now) {
       at = suspects_.erase(at);
       continue;
     }
+    // Who has taken its card away has left, and said what it had to say.
+    if (!known && !reception_->hears(peer)) bury(peer);
     if (local && !is_alive(rendezvous_->directory(), peer)) {
-      const auto books = read_ledger(rendezvous_->directory(), peer);
-      reception_->bury(peer, [&](std::uint32_t publisher) -> std::optional<std::uint64_t> {
-        if (!books) return std::nullopt;
-        for (const ledger_entry& row : books->entries) {
-          if (row.kind == row_kind::publisher && row.number == publisher) {
-            return row.counts[column::published];
-          }
-        }
-        return std::nullopt;
-      });
+      bury(peer);
       forget(peer, grave_of_dead_ns);
       at = suspects_.erase(at);
       continue;
@@ -428,6 +425,26 @@ void core::check_suspects(std::int64_t now) {
     look.pause_ns *= 2;
     at = !local || look.pause_ns > suspicion_ns ? suspects_.erase(at) : std::next(at);
   }
+}
+
+// Charges what it had published and nobody gave us, as its ledger says, and forgets it.
+void core::bury(node_id dead) {
+  const auto books = read_ledger(rendezvous_->directory(), dead);
+  std::unordered_map<std::uint32_t, std::uint64_t> published;
+  for (const ledger_entry& row : books ? books->entries : std::vector<ledger_entry>()) {
+    if (row.kind == row_kind::publisher) published[row.number] = row.counts[column::published];
+  }
+  reception_->bury(dead, [&](std::uint32_t publisher) -> std::optional<std::uint64_t> {
+    const auto at = published.find(publisher);
+    if (at == published.end()) return std::nullopt;
+    return at->second;
+  });
+}
+
+bool core::owes_farewells() const noexcept {
+  return std::any_of(links_.begin(), links_.end(), [](const auto& one) {
+    return one.second->open() && one.second->owes_farewells();
+  });
 }
 
 result<void> core::keep_schema(std::uint64_t hash, const std::string& schema) {

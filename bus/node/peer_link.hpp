@@ -78,6 +78,8 @@ class peer_link {
   [[nodiscard]] bool arm() noexcept;
   // Nothing is owed, and all that would die with us has been let go of by the peer.
   [[nodiscard]] bool drained() noexcept;
+  // Whether the peer has not been told yet that a publisher is no more.
+  [[nodiscard]] bool owes_farewells() const noexcept { return !farewells_.empty(); }
   // True when nothing is wanted or owed any more, so that the link can go.
   [[nodiscard]] bool useless() const noexcept;
 
