@@ -5,6 +5,7 @@
 #include "tests/stress/crew.hpp"
 #include "transports/shm/shm.hpp"
 
+#include <chrono>
 #include <csignal>
 #include <string>
 
@@ -17,6 +18,8 @@ namespace {
 bus::node_options options(const std::string& directory, const std::string& name) {
   return {.name = name, .transports = {transports::shm()}, .directory = directory};
 }
+
+using namespace std::chrono_literals;
 
 constexpr std::uint64_t published = 3000;
 
