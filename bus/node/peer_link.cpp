@@ -319,6 +319,7 @@ void peer_link::keep_books(std::int64_t now_ns) noexcept {
   row_.set(column::link_copied, figures.copied);
   row_.set(column::link_wakeups, figures.wakeups);
   row_.set(column::link_unsettled, unsettled);
+  row_.set(column::link_fallen, figures.fallen);
 }
 
 void peer_link::describe(wire::Link& into) const {
