@@ -175,7 +175,18 @@ void bell::let_unfenced() noexcept {
   page_->unfenced.store(1, std::memory_order_relaxed);
 }
 
-void bell::arm_semaphore() noexcept { arm(bell_mode::on_semaphore); }
+void bell::arm_semaphore() noexcept {
+  rebuild_semaphore();
+  arm(bell_mode::on_semaphore);
+}
+
+// Posts that nobody took belong to sleeps that are over: of senders that were late, or were killed
+// before their mark. As many as there are, one store takes them all back; a hostile peer's, too.
+void bell::rebuild_semaphore() noexcept {
+  int value = 0;
+  if (::sem_getvalue(&page_->semaphore, &value) == 0 && value == 0) return;
+  static_cast<void>(::sem_init(&page_->semaphore, 1, 0));
+}
 
 void bell::arm_descriptors() noexcept {
   arm(signals_ && maker_ == this_thread() ? bell_mode::on_signal : bell_mode::on_event);
@@ -185,9 +196,7 @@ void bell::disarm() noexcept {
   // Acquire is enough: what a ringer published is read through the queues' own orderings.
   const std::uint32_t word =
       page_->word.exchange(sleeps_ & ~bell_mode_bits, std::memory_order_acq_rel);
-  if (mode_of(word) != bell_mode::awake) return;
-  while (::sem_trywait(&page_->semaphore) == 0) {
-  }
+  if (mode_of(word) == bell_mode::awake) rebuild_semaphore();
 }
 
 bool bell::wait(deadline until) noexcept {
@@ -264,12 +273,14 @@ ringer::ringer(ringer&& other) noexcept
     : page_(std::exchange(other.page_, nullptr)),
       thread_(std::move(other.thread_)),
       event_(std::move(other.event_)),
+      fallen_(other.fallen_),
       registered_(other.registered_) {}
 
 ringer& ringer::operator=(ringer&& other) noexcept {
   std::swap(page_, other.page_);
   thread_ = std::move(other.thread_);
   event_ = std::move(other.event_);
+  fallen_ = other.fallen_;
   registered_ = other.registered_;
   return *this;
 }
@@ -278,6 +289,13 @@ ringer::~ringer() {
   if (page_) ::munmap(page_, page_bytes);
 }
 
-rung ringer::wake() noexcept { return wake_page(*page_, &thread_, event_); }
+rung ringer::wake() noexcept {
+  const bool may_signal = static_cast<bool>(thread_);
+  const bool wants_signal =
+      mode_of(page_->word.load(std::memory_order_relaxed)) == bell_mode::on_signal;
+  const rung used = wake_page(*page_, &thread_, event_);
+  if (may_signal && wants_signal && used == rung::event) ++fallen_;
+  return used;
+}
 
 }  // namespace bus

@@ -12,8 +12,10 @@
 //
 // Everything here is a hint. The sender wakes first and marks the word "awake" after, so that a
 // sender killed or stopped in between costs one superfluous wakeup and never a lost one. Each sleep
-// has a number in the word, so that a late mark cannot hit the next sleep. A hostile writer of the
-// page can make the node wake too often or too late; it can do nothing else.
+// has a number in the word, so that a late mark cannot hit the next sleep. Nothing accumulates: the
+// semaphore's value is derived, and while nobody sleeps it is 0; each sleep begins by making it so.
+// A hostile writer of the page can make the node wake too often or too late; it can do nothing
+// else.
 //
 // Who publishes and who falls asleep must not overlook each other, which takes a full fence on both
 // sides; on the sender's it would cost more than a small message. A receiver that is kept busy
@@ -133,6 +135,7 @@ class bell {
  private:
   bell() = default;
   void arm(bell_mode mode) noexcept;
+  void rebuild_semaphore() noexcept;
   void let_unfenced() noexcept;
   void fence_for_others() noexcept;
 
@@ -167,6 +170,8 @@ class ringer {
   }
   // The rung for a peer that sleeps in an event loop.
   [[nodiscard]] rung loop_rung() const noexcept { return thread_ ? rung::signal : rung::event; }
+  // How often the signal was refused, and the eventfd written instead.
+  [[nodiscard]] std::uint64_t fallen() const noexcept { return fallen_; }
 
  private:
   ringer() = default;
@@ -175,6 +180,7 @@ class ringer {
   bell_layout* page_ = nullptr;
   fd thread_;
   fd event_;
+  std::uint64_t fallen_ = 0;
   bool registered_ = false;  // the kernel runs a sleeper's barriers on our threads
 };
 

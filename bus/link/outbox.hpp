@@ -26,6 +26,7 @@ struct link_figures {
   std::uint64_t bytes = 0;    // payload bytes taken
   std::uint64_t copied = 0;   // taken, but copied because the memory was foreign
   std::uint64_t wakeups = 0;  // system calls made to wake the peer
+  std::uint64_t fallen = 0;   // of them, on the next rung, because a signal was refused
 };
 
 class outbox {

@@ -113,7 +113,7 @@ void core::come_up() {
                         },
                     .departed =
                         [this](node_id peer) {
-                          suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
+                          suspects_[peer] = {.left = suspects_[peer].left};
                           directory_.fell_silent(peer);
                           links_file_.dirty = true;
                         }});
@@ -127,6 +127,9 @@ void core::come_up() {
     if (std::string where = one->where(); !where.empty()) card_.add_addresses(std::move(where));
   }
   card_.set_revision(1);
+  // A node is its own peer: its publishers may meet its own subscriptions. What changes later is
+  // told to the directory piece by piece.
+  directory_.upsert(card_, directory::origin::local);
   if (auto written = rendezvous_->write_card(card_); !written) {
     throw error(written.error(), "cannot write the node's card in " + rendezvous_->path() + ": " +
                                      written.error().message() + "; " + advice(written.error()));
@@ -154,7 +157,9 @@ core::~core() {
     // A callback threw while we were leaving: there is nobody left to tell.
   }
   sentry_.reset();
-  rendezvous_->remove(id_);
+  // Somebody is behind, and will not hear from us any more: our books stay for it, as those of a
+  // killed node do, until `bus gc`.
+  if (!owes_farewells()) rendezvous_->remove(id_);
   links_.clear();
   calls_.clear();
   transports_.clear();

@@ -58,6 +58,8 @@ struct paced_file {
   static constexpr std::int64_t quiet_pauses = 10;
   static constexpr std::int64_t pause_for_cost = 16;
   static constexpr std::int64_t pause_max_ns = 1'000'000'000;
+  // What takes long to write is written a fifth of the time at the most.
+  static constexpr std::int64_t pause_for_large = 4;
   unsigned at_once;
   std::int64_t pause_ns;
   bool dirty = false;
@@ -73,7 +75,8 @@ struct paced_file {
     const std::int64_t wanted_ns = (ended_ns - began_ns) * pause_for_cost;
     written = wanted_ns > pause_ns ? at_once : written + 1;
     written_ns = ended_ns;
-    next_ns = ended_ns + std::clamp(wanted_ns, pause_ns, pause_max_ns);
+    next_ns = ended_ns + std::max(std::clamp(wanted_ns, pause_ns, pause_max_ns),
+                                  (ended_ns - began_ns) * pause_for_large);
   }
   // When to look again; INT64_MAX when there is nothing to write.
   [[nodiscard]] std::int64_t due_ns() const noexcept { return dirty ? next_ns : INT64_MAX; }
@@ -157,7 +160,11 @@ class core {
   // The most samples that any link of this publisher has on the way.
   [[nodiscard]] std::size_t backlog(const publication& source) const noexcept;
 
-  // The nodes that are known, ourselves included.
+  // How many publishers, attachments and subscriptions were looked at to match and to attach, so
+  // far: the work of the control plane, whatever the time it takes.
+  [[nodiscard]] std::uint64_t steps() const noexcept;
+
+  // The nodes that are known, ourselves included (without what we advertise).
   [[nodiscard]] const directory& known() const noexcept { return directory_; }
   // The topic and the type under which a received sample was published; see reception.
   [[nodiscard]] reception::provenance provenance_of(const frame& head) noexcept {
@@ -211,6 +218,11 @@ class core {
   void forget(node_id id, std::int64_t grave_ns);
   void rematch(node_id peer);
   void rematch(publication& source);
+  void meet_self(const wire::Interest& interest);
+  void part_from_self(const wire::Interest& interest);
+  void withdraw(publication& source);
+  template <class Visitor>
+  void for_each_publication(const std::string& pattern, Visitor&& visit);
   void want(publication& source, node_id peer);
   [[nodiscard]] std::unique_ptr<peer_link> make_link(node_id peer);
   peer_link& link_to(node_id peer);
@@ -224,6 +236,8 @@ class core {
 
   void tend();
   void check_suspects(std::int64_t now);
+  void bury(node_id dead);
+  [[nodiscard]] bool owes_farewells() const noexcept;
   void mend_directory(std::int64_t now);
   [[nodiscard]] std::error_code restore_directory();
   [[nodiscard]] result<void> keep_schema(std::uint64_t hash, const std::string& schema);
@@ -253,20 +267,25 @@ class core {
   std::map<std::uint32_t, std::unique_ptr<publication>> publications_;
   std::unordered_multimap<std::string, publication*> by_topic_;
   std::map<std::uint32_t, std::shared_ptr<subscription>> subscriptions_;
+  // Books of publishers that are no more, while a peer still waits for their last word.
+  std::vector<ledger_row*> retired_rows_;
   std::uint32_t last_number_ = 0;
   std::unordered_map<node_id, std::unique_ptr<peer_link>> links_;
   std::vector<std::pair<std::string, std::unique_ptr<peer_link>>> calls_;  // to $OMNIBUS_PEERS
   std::map<std::pair<std::uint32_t, node_id>, std::pair<std::uint32_t, std::string>> mismatches_;
 
   struct suspect {
-    std::int64_t look_at_ns;
-    std::int64_t pause_ns;
+    std::int64_t look_at_ns = 0;
+    std::int64_t pause_ns = 1'000'000;
+    bool left = false;  // it took its card away: it is forgotten, once what it sent is read
   };
   std::unordered_map<node_id, suspect> suspects_;
   std::vector<std::string> troubles_;
   // What we wrote of schemas, to write it again when somebody removes the directory.
   std::unordered_map<std::uint64_t, std::string> schemas_;
   std::size_t schemas_bytes_ = 0;
+  std::unordered_map<std::uint64_t, std::weak_ptr<const std::string>> schemas_in_use_;
+  std::uint64_t steps_ = 0;
   std::int64_t mend_at_ns_ = INT64_MAX;  // when to mend the directory; never: it is whole
   std::int64_t mend_pause_ns_ = 0;       // after it could not be mended
   std::int64_t look_at_ns_ = 0;          // before that, who waits at a pipe does not look again

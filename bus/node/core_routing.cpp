@@ -30,6 +30,9 @@ constexpr std::int64_t mend_pause_max_ns = 60'000'000'000;
 // Who waits at a pipe is not told, and looks in passing, this often at the most.
 constexpr std::int64_t look_pause_ns = 1'000'000'000;
 constexpr std::size_t schemas_bytes_max = 64 << 20;
+// More topics than these are not told over a network with our card: at 320 bytes each, half of what
+// a control message may hold.
+constexpr int introduced_topics_max = 100'000;
 
 wire::Type to_wire(const type_info& type) {
   wire::Type words;
@@ -63,7 +66,12 @@ publication& core::advertise(const std::string& topic, const type_info& type) {
   source.number = ++last_number_;
   source.topic = topic;
   source.type = to_wire(type);
-  source.schema = type.schema;
+  std::weak_ptr<const std::string>& kept_schema = schemas_in_use_[type.hash];
+  source.schema = kept_schema.lock();
+  if (!source.schema || *source.schema != type.schema) {
+    source.schema = std::make_shared<const std::string>(type.schema);
+    kept_schema = source.schema;
+  }
   source.head.publisher = source.number;
   source.head.node = id_.value;
   source.head.topic_hash = hash64(topic);
@@ -76,6 +84,7 @@ publication& core::advertise(const std::string& topic, const type_info& type) {
   }
   publications_.emplace(source.number, std::move(made));
   by_topic_.emplace(topic, &source);
+  source.card_index = card_.advertisements_size();
   wire::Advertisement& words = *card_.add_advertisements();
   words.set_publisher(source.number);
   words.set_topic(topic);
@@ -88,19 +97,28 @@ publication& core::advertise(const std::string& topic, const type_info& type) {
 
 void core::retire(publication& source) {
   for (auto& [peer, link] : links_) link->unwant(source);
-  std::erase_if(mismatches_, [&](const auto& one) { return one.first.first == source.number; });
-  auto& all = *card_.mutable_advertisements();
-  all.erase(std::remove_if(all.begin(), all.end(),
-                           [&](const auto& one) { return one.publisher() == source.number; }),
-            all.end());
+  mismatches_.erase(mismatches_.lower_bound({source.number, node_id{}}),
+                    mismatches_.lower_bound({source.number + 1, node_id{}}));
+  withdraw(source);
   const auto [first, last] = by_topic_.equal_range(source.topic);
   by_topic_.erase(
       std::find_if(first, last, [&](const auto& one) { return one.second == &source; }));
-  ledger_->release(*source.row);
+  retired_rows_.push_back(source.row);
   publications_.erase(source.number);
   if (!leaving_) card_changed();
   restless_ = true;
   tend();
+}
+
+// Takes the advertisement out of the card: the last one takes its place.
+void core::withdraw(publication& source) {
+  auto& all = *card_.mutable_advertisements();
+  const int last = all.size() - 1;
+  if (source.card_index != last) {
+    publications_.at(all.Get(last).publisher())->card_index = source.card_index;
+    all.SwapElements(source.card_index, last);
+  }
+  all.RemoveLast();
 }
 
 std::shared_ptr<subscription> core::subscribe(const std::string& pattern, const type_info* type,
@@ -124,6 +142,8 @@ std::shared_ptr<subscription> core::subscribe(const std::string& pattern, const 
   reception_->add(made);
   subscriptions_.emplace(made->number(), made);
   *card_.add_interests() = made->interest();
+  directory_.add_interest(id_, made->interest());
+  meet_self(made->interest());
   card_changed();
   return made;
 }
@@ -135,6 +155,8 @@ void core::retire(const std::shared_ptr<subscription>& one) {
   all.erase(std::remove_if(all.begin(), all.end(),
                            [&](const auto& each) { return each.subscription() == one->number(); }),
             all.end());
+  directory_.remove_interest(id_, one->number());
+  part_from_self(one->interest());
   subscriptions_.erase(one->number());
   ledger_->release(one->row());
   if (!leaving_) card_changed();
@@ -163,8 +185,6 @@ explanation core::why(const std::string& topic) {
 void core::card_changed() {
   card_.set_revision(card_.revision() + 1);
   card_file_.dirty = true;
-  // A node is its own peer: its publishers may meet its own subscriptions.
-  learn(card_, directory::origin::local);
   introductions_.dirty = true;
   flush_files();
 }
@@ -180,8 +200,8 @@ void core::on_cards(std::vector<card_change> changes) {
       // it ends, its peer is a suspect without a ledger, and is forgotten then.
       continue;
     } else {
-      suspects_.erase(change.node);
       forget(change.node, grave_of_dead_ns);
+      suspects_[change.node] = {.left = true};
     }
   }
 }
@@ -192,6 +212,10 @@ void core::learn(const wire::Card& card, directory::origin from) {
     graves_.raise(peer);
   } else if (graves_.holds(peer, steady_ns())) {
     return;
+  }
+  if (const auto look = suspects_.find(peer);
+      from == directory::origin::local && look != suspects_.end() && look->second.left) {
+    suspects_.erase(look);  // its card is back
   }
   if (!directory_.upsert(card, from)) return;
   // To itself, if it is new over a network; to those who should meet it, if we vouch for it.
@@ -231,16 +255,10 @@ void core::rematch(node_id peer) {
     }
   };
   for (const wire::Interest& interest : known.card.interests()) {
-    if (has_wildcard(interest.pattern())) {
-      for (auto& [number, source] : publications_) {
-        if (matches(interest.pattern(), source->topic)) meet(*source, interest);
-      }
-    } else {
-      const auto [first, last] = by_topic_.equal_range(interest.pattern());
-      for (auto at = first; at != last; ++at) meet(*at->second, interest);
-    }
+    for_each_publication(interest.pattern(), [&](publication& source) { meet(source, interest); });
   }
   if (const auto link = links_.find(peer); link != links_.end()) {
+    steps_ += publications_.size();
     for (auto& [number, source] : publications_) {
       if (link->second->wants(*source) && !wanted.contains(number)) link->second->unwant(*source);
     }
@@ -249,9 +267,60 @@ void core::rematch(node_id peer) {
   links_file_.dirty = true;
 }
 
+template <class Visitor>
+void core::for_each_publication(const std::string& pattern, Visitor&& visit) {
+  if (has_wildcard(pattern)) {
+    steps_ += publications_.size();
+    for (auto& [number, source] : publications_) {
+      if (matches(pattern, source->topic)) visit(*source);
+    }
+    return;
+  }
+  const auto [first, last] = by_topic_.equal_range(pattern);
+  for (auto at = first; at != last; ++at) {
+    ++steps_;
+    visit(*at->second);
+  }
+}
+
+// A new subscription of our own against our publishers.
+void core::meet_self(const wire::Interest& interest) {
+  for_each_publication(interest.pattern(), [&](publication& source) {
+    if (types_agree(source.type, interest)) {
+      want(source, id_);
+    } else {
+      note_mismatch(source, id_, interest);
+    }
+  });
+  links_file_.dirty = true;
+}
+
+// A subscription of our own has ended: whom it met, others may still meet.
+void core::part_from_self(const wire::Interest& interest) {
+  const auto link = links_.find(id_);
+  for_each_publication(interest.pattern(), [&](publication& source) {
+    const wire::Interest* refused = nullptr;
+    bool wanted = false;
+    directory_.for_each_interested(source.topic, [&](node_id peer, const wire::Interest& other) {
+      if (peer != id_) return;
+      if (types_agree(source.type, other)) {
+        wanted = true;
+      } else {
+        refused = &other;
+      }
+    });
+    mismatches_.erase({source.number, id_});
+    if (refused) note_mismatch(source, id_, *refused);
+    if (!wanted && link != links_.end()) link->second->unwant(source);
+  });
+  restless_ = true;
+  links_file_.dirty = true;
+}
+
 // One new publisher against all interests.
 void core::rematch(publication& source) {
   directory_.for_each_interested(source.topic, [&](node_id peer, const wire::Interest& interest) {
+    ++steps_;
     if (directory_.find(peer)->card.version() != card_version) return;
     if (types_agree(source.type, interest)) {
       want(source, peer);
@@ -297,6 +366,7 @@ void core::drop_link(node_id peer) {
   const auto at = links_.find(peer);
   if (at == links_.end()) return;
   ledger_row& row = at->second->row();
+  steps_ += at->second->steps();
   links_.erase(at);
   ledger_->release(row);
   links_file_.dirty = true;
@@ -324,15 +394,28 @@ void core::call_peers() {
   }
 }
 
+std::uint64_t core::steps() const noexcept {
+  std::uint64_t sum = steps_ + reception_->steps();
+  for (const auto& [peer, link] : links_) sum += link->steps();
+  return sum;
+}
+
 wire::Introduce core::introduction() {
   wire::Introduce words;
-  *words.mutable_card() = card_;
+  // Who publishes is learned by Attach, topic by topic; a card of a million of them is for the bus
+  // directory only.
+  if (card_.advertisements_size() <= introduced_topics_max) {
+    *words.mutable_card() = card_;
+  } else {
+    *words.mutable_card() = directory_.find(id_)->card;
+    words.mutable_card()->set_revision(card_.revision());
+  }
   for (const auto& [id, known] : directory_.nodes()) {
     // We vouch for those whose life we have proof of, and pass on no rumours.
     if (id == id_ || !(known.local || known.speaks) || !has_network_address(known.card)) continue;
     if (known.local && !is_alive(rendezvous_->directory(), id)) {
       // Nobody told us, since no link of ours ended with it.
-      suspects_.try_emplace(id, suspect{.look_at_ns = 0, .pause_ns = 1'000'000});
+      suspects_.try_emplace(id);
       continue;
     }
     *words.add_others() = known.card;
@@ -371,7 +454,7 @@ void core::tend() {
   std::vector<node_id> lost;
   for (auto& [peer, link] : links_) {
     links_file_.dirty = link->step(now) || links_file_.dirty;
-    if (link->take_doubt()) suspects_[peer] = {.look_at_ns = 0, .pause_ns = 1'000'000};
+    if (link->take_doubt()) suspects_[peer] = {.left = suspects_[peer].left};
     const known_node* const known = directory_.find(peer);
     const bool network = known && is_remote(*known);
     // Whoever was met over a network is called again, so that we learn whether it is still there.
@@ -386,6 +469,10 @@ void core::tend() {
     if (!link->open() && !link->restless()) link->introduce(introduction());
     links_file_.dirty = link->step(now) || links_file_.dirty;
     restless_ = restless_ || link->restless();
+  }
+  if (!retired_rows_.empty() && !owes_farewells()) {
+    for (ledger_row* const row : retired_rows_) ledger_->release(*row);
+    retired_rows_.clear();
   }
   for (const node_id peer : finished) drop_link(peer);
   for (const node_id peer : lost) forget(peer, grave_of_lost_ns);
@@ -403,6 +490,13 @@ void core::check_suspects(std::int64_t now) {
       ++at;
       continue;
     }
+    if (look.left) {
+      const bool speaks = reception_->hears(peer);  // and we hear of its end
+      if (!speaks) bury(peer);
+      look.look_at_ns = INT64_MAX;
+      at = speaks ? std::next(at) : suspects_.erase(at);
+      continue;
+    }
     const known_node* const known = directory_.find(peer);
     const bool local = known && known->local && peer != id_;
     if (local && reception_->hears(peer)) {
@@ -411,16 +505,7 @@ void core::check_suspects(std::int64_t now) {
       continue;
     }
     if (local && !is_alive(rendezvous_->directory(), peer)) {
-      const auto books = read_ledger(rendezvous_->directory(), peer);
-      reception_->bury(peer, [&](std::uint32_t publisher) -> std::optional<std::uint64_t> {
-        if (!books) return std::nullopt;
-        for (const ledger_entry& row : books->entries) {
-          if (row.kind == row_kind::publisher && row.number == publisher) {
-            return row.counts[column::published];
-          }
-        }
-        return std::nullopt;
-      });
+      bury(peer);
       forget(peer, grave_of_dead_ns);
       at = suspects_.erase(at);
       continue;
@@ -429,6 +514,26 @@ void core::check_suspects(std::int64_t now) {
     look.pause_ns *= 2;
     at = !local || look.pause_ns > suspicion_ns ? suspects_.erase(at) : std::next(at);
   }
+}
+
+// Charges what it had published and nobody gave us, as its ledger says, and forgets it.
+void core::bury(node_id dead) {
+  const auto books = read_ledger(rendezvous_->directory(), dead);
+  std::unordered_map<std::uint32_t, std::uint64_t> published;
+  for (const ledger_entry& row : books ? books->entries : std::vector<ledger_entry>()) {
+    if (row.kind == row_kind::publisher) published[row.number] = row.counts[column::published];
+  }
+  reception_->bury(dead, [&](std::uint32_t publisher) -> std::optional<std::uint64_t> {
+    const auto at = published.find(publisher);
+    if (at == published.end()) return std::nullopt;
+    return at->second;
+  });
+}
+
+bool core::owes_farewells() const noexcept {
+  return std::any_of(links_.begin(), links_.end(), [](const auto& one) {
+    return one.second->open() && one.second->owes_farewells();
+  });
 }
 
 result<void> core::keep_schema(std::uint64_t hash, const std::string& schema) {

@@ -68,9 +68,23 @@ ledger_entry copy_of(const ledger_row& row) noexcept {
   return entry;
 }
 
+// Locked, and with its room, before it has a name: whoever finds it, finds it locked, unless its
+// node is dead. Empty where the file system, or a machine without /proc, knows no nameless files.
+fd make_nameless(int directory, const std::string& name, std::uint32_t rows) noexcept {
+  fd file(::openat(directory, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0640));
+  if (!file || ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) return {};
+  if (reserve(file.get(), bytes_for(rows)) != 0) return {};
+  const std::string itself = "/proc/self/fd/" + std::to_string(file.get());
+  if (::linkat(AT_FDCWD, itself.c_str(), directory, name.c_str(), AT_SYMLINK_FOLLOW) != 0) {
+    return {};
+  }
+  return file;
+}
+
 // A ledger's file, locked and with room for so many rows, all zero.
 result<fd> make_locked(int directory, node_id node, std::uint32_t rows) noexcept {
   const std::string name = file_name(node);
+  if (fd made = make_nameless(directory, name, rows)) return made;
   fd file(::openat(directory, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640));
   if (!file) return unexpected(last_system_error());
   // Locked before it has a byte, so that nobody can take a ledger with content for a dead one's.

@@ -58,7 +58,9 @@ void peer_link::set_ways(std::vector<way> ways, std::string peer_name) {
 }
 
 void peer_link::want(publication& source) {
-  attachments_.try_emplace(source.number).first->second.source = &source;
+  attachment& one = attachments_.try_emplace(source.number).first->second;
+  one.source = &source;
+  if (!one.attached) due_.push_back(source.number);
   unsettled_work_ = changed_ = true;
 }
 
@@ -88,7 +90,7 @@ void peer_link::introduce(const wire::Introduce& words) {
 }
 
 void peer_link::owe(publication& source) noexcept {
-  attachments_[source.number].owed = true;
+  if (!std::exchange(attachments_[source.number].owed, true)) owing_.push_back(source.number);
   unsettled_work_ = true;
 }
 
@@ -114,10 +116,11 @@ void peer_link::attach(attachment& one) {
   attach.set_topic(one.source->topic);
   *attach.mutable_type() = one.source->type;
   attach.set_next_sequence(one.source->head.sequence + 1);
-  if (over_network()) attach.set_schema(one.source->schema);
+  if (over_network()) attach.set_schema(*one.source->schema);
   if (!send_control(words, &one.probe)) return;
   one.attached = true;
   one.owed = false;
+  probing_.push_back(one.source->number);
   changed_ = true;
   publication& source = *one.source;
   source.routes.push_back(this);
@@ -140,7 +143,14 @@ void peer_link::drop_out(attachment& one) {
 }
 
 void peer_link::lose_box(std::error_code why) {
-  for (auto& [number, one] : attachments_) drop_out(one);
+  due_.clear();
+  probing_.clear();
+  owing_.clear();
+  for (auto& [number, one] : attachments_) {
+    drop_out(one);
+    one.owed = false;
+    due_.push_back(number);
+  }
   farewells_.clear();
   reason_ = why.message();
   ways_[at_].verdict = (was_open_ ? "was open, then: " : "tried: ") + reason_;
@@ -215,26 +225,47 @@ bool peer_link::send_owed() {
     wire::Control words;
     *words.mutable_detach() = farewells_.front();
     if (!send_control(words, nullptr)) return false;
-    farewells_.erase(farewells_.begin());
+    farewells_.pop_front();
   }
-  bool settled = true;
-  for (auto& [number, one] : attachments_) {
-    if (!one.attached) attach(one);
-    if (!one.attached) return false;
-    if (one.owed) {
-      wire::Control words;
-      words.mutable_notice()->set_publisher(number);
-      words.mutable_notice()->set_last_sequence(one.source->head.sequence);
-      if (!send_control(words, nullptr)) return false;
-      one.owed = false;
-    }
-    if (one.probe && one.probe.unique()) {
-      one.probe = sample();
-      changed_ = true;
-    }
-    settled = settled && !one.probe;
+  return send_attaches() && send_notices() && hear_confirmations();
+}
+
+bool peer_link::send_attaches() {
+  for (; !due_.empty(); due_.pop_front()) {
+    ++steps_;
+    const auto at = attachments_.find(due_.front());
+    if (at == attachments_.end() || at->second.attached) continue;
+    attach(at->second);
+    if (!at->second.attached) return false;
   }
-  return settled;
+  return true;
+}
+
+bool peer_link::send_notices() {
+  for (; !owing_.empty(); owing_.pop_back()) {
+    ++steps_;
+    const auto at = attachments_.find(owing_.back());
+    if (at == attachments_.end() || !at->second.owed) continue;
+    wire::Control words;
+    words.mutable_notice()->set_publisher(at->first);
+    words.mutable_notice()->set_last_sequence(at->second.source->head.sequence);
+    if (!send_control(words, nullptr)) return false;
+    at->second.owed = false;
+  }
+  return true;
+}
+
+// The peer lets go of announcements in the order in which they were sent.
+bool peer_link::hear_confirmations() noexcept {
+  for (; !probing_.empty(); probing_.pop_front()) {
+    ++steps_;
+    const auto at = attachments_.find(probing_.front());
+    if (at == attachments_.end() || !at->second.probe) continue;
+    if (!at->second.probe.unique()) return false;
+    at->second.probe = sample();
+    changed_ = true;
+  }
+  return true;
 }
 
 bool peer_link::send_control(const wire::Control& words, sample* keep) {
@@ -288,6 +319,7 @@ void peer_link::keep_books(std::int64_t now_ns) noexcept {
   row_.set(column::link_copied, figures.copied);
   row_.set(column::link_wakeups, figures.wakeups);
   row_.set(column::link_unsettled, unsettled);
+  row_.set(column::link_fallen, figures.fallen);
 }
 
 void peer_link::describe(wire::Link& into) const {

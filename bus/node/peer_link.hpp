@@ -16,6 +16,7 @@
 #include "schemas/bus/links.pb.h"
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <span>
@@ -78,6 +79,8 @@ class peer_link {
   [[nodiscard]] bool arm() noexcept;
   // Nothing is owed, and all that would die with us has been let go of by the peer.
   [[nodiscard]] bool drained() noexcept;
+  // Whether the peer has not been told yet that a publisher is no more.
+  [[nodiscard]] bool owes_farewells() const noexcept { return !farewells_.empty(); }
   // True when nothing is wanted or owed any more, so that the link can go.
   [[nodiscard]] bool useless() const noexcept;
 
@@ -93,6 +96,8 @@ class peer_link {
   void keep_books(std::int64_t now_ns) noexcept;
   void describe(wire::Link& into) const;
   [[nodiscard]] ledger_row& row() const noexcept { return row_; }
+  // Attachments looked at so far.
+  [[nodiscard]] std::uint64_t steps() const noexcept { return steps_; }
 
  private:
   struct attachment {
@@ -117,6 +122,9 @@ class peer_link {
   void try_next_way(std::int64_t now_ns);
   bool send_control(const wire::Control& words, sample* keep);
   bool send_owed();
+  bool send_attaches();
+  bool send_notices();
+  bool hear_confirmations() noexcept;
   [[nodiscard]] transport& via() const noexcept { return *transports_[ways_[at_].transport]; }
 
   node_id self_;
@@ -130,7 +138,14 @@ class peer_link {
   std::size_t at_ = 0;
   std::unique_ptr<outbox> box_;
   std::map<std::uint32_t, attachment> attachments_;
-  std::vector<wire::Detach> farewells_;
+  // What is to be done about attachments, by publisher: with a million of them, looking at each for
+  // the sake of one would make each new one dearer than the one before. A number whose attachment
+  // has gone, or has been seen to, is passed over.
+  std::deque<std::uint32_t> due_;      // to be attached
+  std::deque<std::uint32_t> probing_;  // attached, and not yet known to be confirmed
+  std::vector<std::uint32_t> owing_;   // a Notice is due
+  std::deque<wire::Detach> farewells_;
+  std::uint64_t steps_ = 0;
   std::unique_ptr<wire::Introduce> introduction_;
   bool changed_ = true;
   bool was_open_ = false;

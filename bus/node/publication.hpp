@@ -8,6 +8,7 @@
 #include "schemas/bus/card.pb.h"
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,8 @@ struct publication {
   std::uint32_t number = 0;
   std::string topic;
   wire::Type type;
-  std::string schema;
+  std::shared_ptr<const std::string> schema;  // shared by all publishers of the type
+  int card_index = 0;                         // of its advertisement in our card
   frame head;                      // everything but sequence, stamp and bytes; sequence = last used
   std::vector<peer_link*> routes;  // links on which it is attached
   transport* lender = nullptr;     // the most particular transport on the route

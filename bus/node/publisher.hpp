@@ -7,6 +7,8 @@
 
 #include "bus/base/clock.hpp"
 #include "bus/codec/codec.hpp"
+#include "bus/codec/received.hpp"
+#include "bus/link/relay.hpp"
 #include "bus/node/core.hpp"
 #include "bus/node/error.hpp"
 
@@ -86,6 +88,8 @@ class publisher_base {
   }
 
   [[nodiscard]] const std::string& topic() const noexcept { return source_->topic; }
+  // Its number within the node, as it stands in frames and ledgers.
+  [[nodiscard]] std::uint32_t number() const noexcept { return source_->number; }
   // How many links carry this publisher now, proved by a message that the peer let go of.
   [[nodiscard]] std::size_t matched() const { return core_->confirmed(*source_); }
   // Waits until `links` peers are matched() or the time is over; true if they are. Turns the node.
@@ -197,6 +201,21 @@ class publisher : public publisher_base {
     const lent_batch::room about = filled.about();
     return seal(std::move(filled).release(), lent_batch::payload_bytes(about), frame_flag::batch,
                 about.messages);
+  }
+
+  // Publishes a message that came to us as it is, without a copy: for relays and bridges, with a
+  // publisher of the message's own type (node::advertise(topic, type)). It stays lent to us until
+  // those who take it have let go of it. Subscribers on this host get one copy for all of them.
+  // Errors, in the outcome: no_memory, too_big.
+  published forward(const received<raw>& message) noexcept requires std::is_same_v<T, raw> {
+    core_->in_passing();
+    const std::uint64_t bytes = message.bytes().size();
+    if (source_->routes.empty()) return core_->publish_to_nobody(*source_, bytes);
+    frame head = core_->next_frame(*source_, message.head().flags);
+    head.bytes = bytes;
+    sample ours = relay(message.whole(), head);
+    if (!ours) return refused(errc::no_memory);
+    return core_->send(*source_, std::move(ours));
   }
 
   // Memory for an attachment: fill binary(), then publish it with its message. Errors: no_memory,

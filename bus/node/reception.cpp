@@ -14,51 +14,60 @@ constexpr std::size_t control_bytes_max = 64 << 20;
 
 }  // namespace
 
-void reception::add(std::shared_ptr<subscription> one) {
-  for (auto& [key, known] : sources_) {
-    if (!known.gone) meet(key, known, one);
+// Calls visit for each source that the pattern may meet: all, or those of one topic.
+template <class Visitor>
+void reception::for_each_source(const std::string& pattern, Visitor&& visit) {
+  if (has_wildcard(pattern)) {
+    for (auto& [key, known] : sources_) visit(known);
+    return;
   }
-  subscriptions_.push_back(std::move(one));
+  const auto [first, last] = by_topic_.equal_range(pattern);
+  for (auto at = first; at != last; ++at) visit(*at->second);
+}
+
+void reception::add(std::shared_ptr<subscription> one) {
+  const std::string& pattern = one->interest().pattern();
+  for_each_source(pattern, [&](source& known) {
+    if (!known.gone) meet(known, one);
+  });
+  static_cast<void>(patterns_.insert(pattern, one->number()));
+  subscriptions_.emplace(one->number(), std::move(one));
 }
 
 void reception::remove(const subscription& one) {
-  const auto is_it = [&](const std::shared_ptr<subscription>& other) {
-    return other.get() == &one;
-  };
-  for (auto& [key, known] : sources_) {
+  const std::string& pattern = one.interest().pattern();
+  for_each_source(pattern, [&](source& known) {
     for (target& each : known.targets) {
-      if (!is_it(each.to)) continue;
+      if (each.to.get() != &one) continue;
       ledger_.release(*each.row);
       ended_.push_back(std::move(each.to));
+      to_sweep_.push_back(&known);
     }
-  }
-  std::erase_if(subscriptions_, is_it);
+  });
+  static_cast<void>(patterns_.remove(pattern, one.number()));
+  subscriptions_.erase(one.number());
   if (!delivering_) sweep();
 }
 
 // Forgets the targets whose subscriptions have ended.
 void reception::sweep() noexcept {
-  for (auto& [key, known] : sources_) {
-    std::erase_if(known.targets, [](const target& each) { return !each.to; });
+  for (source* const known : to_sweep_) {
+    std::erase_if(known->targets, [](const target& each) { return !each.to; });
   }
+  to_sweep_.clear();
   ended_.clear();
 }
 
 std::size_t reception::sources_of(const subscription& one) const {
-  return static_cast<std::size_t>(
-      std::count_if(sources_.begin(), sources_.end(), [&](const auto& entry) {
-        const source& known = entry.second;
-        return !known.gone &&
-               std::any_of(known.targets.begin(), known.targets.end(),
-                           [&](const target& each) { return each.to.get() == &one; });
-      }));
+  return one.row().get(column::sources);
 }
 
 // Joins a source and a subscription if pattern and type agree.
-void reception::meet(source_key key, source& one, const std::shared_ptr<subscription>& to) {
+void reception::meet(source& one, const std::shared_ptr<subscription>& to) {
+  ++steps_;
   if (!matches(to->interest().pattern(), one.topic) || !types_agree(one.type, to->interest()))
     return;
-  ledger_row& row = ledger_.take(row_kind::source, to->number(), key.first, key.second);
+  ledger_row& row = ledger_.take(row_kind::source, to->number(), one.key.first, one.key.second);
   row.set(column::source_sequence, one.account.last());
   one.targets.push_back({to, &row});
   to->row().add(column::sources, 1);
@@ -195,10 +204,16 @@ void reception::attach(node_id from, const wire::Attach& words) {
     return;
   }
   source& one = sources_[key];
+  one.key = key;
   one.topic = words.topic();
+  by_topic_.emplace(one.topic, &one);
   one.type = words.type();
   one.account = source_account(words.next_sequence());
-  for (const auto& to : subscriptions_) meet(key, one, to);
+  std::vector<std::uint32_t> met;
+  patterns_.match(one.topic, [&](std::uint32_t number) { met.push_back(number); });
+  // In the order in which they were made, whatever their patterns.
+  std::sort(met.begin(), met.end());
+  for (const std::uint32_t number : met) meet(one, subscriptions_.at(number));
 }
 
 void reception::detach(node_id from, std::uint32_t publisher, std::uint64_t last_sequence) {
@@ -222,6 +237,10 @@ void reception::leave(source& one) noexcept {
 void reception::forget(std::map<source_key, source>::iterator at) {
   for (target& each : at->second.targets) ledger_.release(*each.row);
   if (recent_ == &at->second) recent_ = nullptr;
+  const auto [first, last] = by_topic_.equal_range(at->second.topic);
+  by_topic_.erase(
+      std::find_if(first, last, [&](const auto& one) { return one.second == &at->second; }));
+  std::erase(to_sweep_, &at->second);
   sources_.erase(at);
 }
 

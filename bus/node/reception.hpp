@@ -12,6 +12,7 @@
 #include "bus/node/ledger_file.hpp"
 #include "bus/node/subscription.hpp"
 #include "bus/route/ledger.hpp"
+#include "bus/topic/match_tree.hpp"
 #include "schemas/bus/control.pb.h"
 
 #include <cstdint>
@@ -21,6 +22,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -68,20 +70,23 @@ class reception final : public sink {
   }
   // Samples from publishers that never attached; a sign of a peer that breaks the rules.
   [[nodiscard]] std::uint64_t strays() const noexcept { return strays_; }
+  // Pairs of a publisher and a subscription that were looked at to match them, so far.
+  [[nodiscard]] std::uint64_t steps() const noexcept { return steps_; }
 
  private:
   struct target {
     std::shared_ptr<subscription> to;  // empty: ended while samples were handed out; to be swept
     ledger_row* row;
   };
+  using source_key = std::pair<node_id, std::uint32_t>;
   struct source {
+    source_key key;
     std::string topic;
     wire::Type type;
     source_account account;
     std::vector<target> targets;
     bool gone = false;
   };
-  using source_key = std::pair<node_id, std::uint32_t>;
 
   void deliver(source& from, sample&& arrived, std::uint32_t messages,
                std::uint32_t stale) noexcept;
@@ -89,7 +94,9 @@ class reception final : public sink {
   void control(const sample& arrived);
   void attach(node_id from, const wire::Attach& words);
   void detach(node_id from, std::uint32_t publisher, std::uint64_t last_sequence);
-  void meet(source_key key, source& one, const std::shared_ptr<subscription>& to);
+  void meet(source& one, const std::shared_ptr<subscription>& to);
+  template <class Visitor>
+  void for_each_source(const std::string& pattern, Visitor&& visit);
   void charge(source& one, std::uint64_t missing, loss cause) noexcept;
   void leave(source& one) noexcept;
   void forget(std::map<source_key, source>::iterator at);
@@ -97,14 +104,18 @@ class reception final : public sink {
 
   ledger_file& ledger_;
   surroundings around_;
-  std::vector<std::shared_ptr<subscription>> subscriptions_;
+  std::unordered_map<std::uint32_t, std::shared_ptr<subscription>> subscriptions_;  // by number
+  match_tree patterns_;  // their patterns; the number is the id
   std::map<source_key, source> sources_;
+  std::unordered_multimap<std::string_view, source*> by_topic_;
   // The source of the sample before: most arrive in runs.
   source_key recent_key_{};
   source* recent_ = nullptr;
   // While samples are handed out, what ends is kept until nobody looks at it any more.
   bool delivering_ = false;
   std::vector<std::shared_ptr<subscription>> ended_;
+  std::vector<source*> to_sweep_;  // that had those as targets
+  std::uint64_t steps_ = 0;
   std::uint64_t strays_ = 0;
   std::exception_ptr trouble_;
 };

@@ -27,7 +27,8 @@ constexpr off_t file_bytes_max = 256 << 20;
 constexpr std::string_view card_suffix = ".card";
 constexpr const char* waiting = "waiting";
 constexpr const char* schemas = "schemas";
-constexpr std::array<const char*, 4> suffixes = {".card", ".links", ".ledger", ".sock"};
+// In the order in which they are removed: the ledger is the proof of the death of all others.
+constexpr std::array<const char*, 4> suffixes = {".card", ".links", ".sock", ".ledger"};
 
 std::string schema_name(std::uint64_t hash) {
   return std::string(schemas) + "/" + to_hex(hash) + ".fds";
@@ -352,10 +353,10 @@ std::vector<node_id> rendezvous::nodes() const {
 }
 
 void rendezvous::remove(node_id node) noexcept {
+  ::unlinkat(directory(), pipe_name(node).c_str(), 0);
   for (const char* const suffix : suffixes) {
     ::unlinkat(directory(), (to_hex(node.value) + suffix).c_str(), 0);
   }
-  ::unlinkat(directory(), pipe_name(node).c_str(), 0);
   call_those_who_wait(node);
 }
 

@@ -63,6 +63,8 @@ class subscriber_base {
   [[nodiscard]] const std::string& pattern() const noexcept {
     return subscription_->interest().pattern();
   }
+  // Its number within the node, as it stands in ledgers.
+  [[nodiscard]] std::uint32_t number() const noexcept { return subscription_->number(); }
   // How many publishers are attached now.
   [[nodiscard]] std::size_t matched() const { return core_->sources(*subscription_); }
   // Waits until `publishers` are attached or the time is over; true if they are. Turns the node.

@@ -33,6 +33,7 @@ class subscription {
   [[nodiscard]] std::uint32_t number() const noexcept { return interest_.subscription(); }
   [[nodiscard]] const wire::Interest& interest() const noexcept { return interest_; }
   [[nodiscard]] ledger_row& row() noexcept { return row_; }
+  [[nodiscard]] const ledger_row& row() const noexcept { return row_; }
   [[nodiscard]] bool has_callback() const noexcept { return static_cast<bool>(callback_); }
 
   // A sample has come, with `messages` messages, of which the first `stale` are not wanted; they

@@ -1,5 +1,7 @@
 #include "bus/route/directory.hpp"
 
+#include <algorithm>
+
 namespace bus {
 
 bool types_agree(const wire::Type& advertised, const wire::Interest& interest) {
@@ -59,23 +61,52 @@ const known_node* directory::find(node_id id) const {
 
 void directory::index(node_id id, const wire::Card& card) {
   std::vector<std::uint32_t>& own = slots_of_[id];
-  own.assign(static_cast<std::size_t>(card.interests_size()), UINT32_MAX);
+  own.clear();
   for (int i = 0; i < card.interests_size(); ++i) {
-    std::uint32_t slot = static_cast<std::uint32_t>(slots_.size());
-    if (free_slots_.empty()) {
-      slots_.emplace_back();
-    } else {
-      slot = free_slots_.back();
-      free_slots_.pop_back();
-    }
-    slots_[slot] = {id, i};
-    // A pattern that breaks the rules matches nothing; its owner has been told when it subscribed.
-    if (tree_.insert(card.interests(i).pattern(), slot) == insertion::fresh) {
-      own[static_cast<std::size_t>(i)] = slot;
-    } else {
-      free_slots_.push_back(slot);
-    }
+    own.push_back(plant(id, i, card.interests(i).pattern()));
   }
+}
+
+// Puts a pattern into the tree, and returns its slot. One that breaks the rules has none
+// (UINT32_MAX) and matches nothing; its owner has been told when it subscribed.
+std::uint32_t directory::plant(node_id id, int interest, const std::string& pattern) {
+  auto slot = static_cast<std::uint32_t>(slots_.size());
+  if (free_slots_.empty()) {
+    slots_.emplace_back();
+  } else {
+    slot = free_slots_.back();
+    free_slots_.pop_back();
+  }
+  slots_[slot] = {id, interest};
+  if (tree_.insert(pattern, slot) == insertion::fresh) return slot;
+  free_slots_.push_back(slot);
+  return UINT32_MAX;
+}
+
+void directory::add_interest(node_id id, const wire::Interest& interest) {
+  wire::Card& card = nodes_.at(id).card;
+  *card.add_interests() = interest;
+  slots_of_[id].push_back(plant(id, card.interests_size() - 1, interest.pattern()));
+}
+
+void directory::remove_interest(node_id id, std::uint32_t subscription) {
+  auto& all = *nodes_.at(id).card.mutable_interests();
+  std::vector<std::uint32_t>& own = slots_of_[id];
+  const auto at = std::find_if(all.begin(), all.end(), [&](const wire::Interest& one) {
+    return one.subscription() == subscription;
+  });
+  if (at == all.end()) return;
+  const auto index = static_cast<std::size_t>(at - all.begin());
+  if (own[index] != UINT32_MAX) {
+    static_cast<void>(tree_.remove(at->pattern(), own[index]));
+    free_slots_.push_back(own[index]);
+  }
+  // The last one takes its place.
+  all.SwapElements(static_cast<int>(index), all.size() - 1);
+  own[index] = own.back();
+  if (own[index] != UINT32_MAX) slots_[own[index]].second = static_cast<int>(index);
+  all.RemoveLast();
+  own.pop_back();
 }
 
 void directory::unindex(node_id id, const wire::Card& card) {

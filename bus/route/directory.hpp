@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -49,6 +50,10 @@ class directory {
   // Forgets a node; false when it was not known.
   bool remove(node_id id);
 
+  // One interest of a node that is known, ours: so that the hundredth costs what the first did.
+  void add_interest(node_id id, const wire::Interest& interest);
+  void remove_interest(node_id id, std::uint32_t subscription);
+
   [[nodiscard]] const known_node* find(node_id id) const;
   [[nodiscard]] const std::unordered_map<node_id, known_node>& nodes() const { return nodes_; }
 
@@ -64,6 +69,7 @@ class directory {
  private:
   void count(const known_node& one, std::ptrdiff_t by) noexcept;
   void index(node_id id, const wire::Card& card);
+  [[nodiscard]] std::uint32_t plant(node_id id, int interest, const std::string& pattern);
   void unindex(node_id id, const wire::Card& card);
 
   std::unordered_map<node_id, known_node> nodes_;

@@ -175,6 +175,14 @@ class walk {
                   "and that no firewall stands between");
   }
 
+  // Wakeups that a signal should have made and an eventfd did, as the sender's ledger counts them.
+  [[nodiscard]] static std::string fallen(const node_report& source, const node_report& target) {
+    const ledger_entry* const row = find_entry(source.ledger, row_kind::link, 0, target.id);
+    const std::uint64_t count = row ? row->counts[column::link_fallen] : 0;
+    if (count == 0) return {};
+    return ", " + std::to_string(count) + " wakeups fell to event: signals are refused";
+  }
+
   bool link_is_open(const wire::Link* link, const node_report& source, const node_report& target,
                     const wire::Match* match) {
     if (source.links_error) {
@@ -190,7 +198,7 @@ class walk {
     if (link->state() == "open") {
       const auto* const won = path_.winner();
       ok("link", (won ? won->scheme + ", " : "") + "open" +
-                     (link->proof().empty() ? "" : ": " + link->proof()));
+                     (link->proof().empty() ? "" : ": " + link->proof()) + fallen(source, target));
       return true;
     }
     if (link->state() == "opening" && target.looks_stopped) {

@@ -68,6 +68,7 @@ inline constexpr std::size_t link_copied = 3;
 inline constexpr std::size_t link_wakeups = 4;
 inline constexpr std::size_t link_unsettled = 5;  // sent and not yet let go of by the peer
 inline constexpr std::size_t link_moved_ns = 6;   // steady clock, when unsettled last shrank
+inline constexpr std::size_t link_fallen = 7;  // wakeups by eventfd, because a signal was refused
 // source: row.number is the subscription, row.peer the sending node, row.other its publisher.
 inline constexpr std::size_t source_sequence = 0;  // the last one accounted for
 inline constexpr std::size_t source_arrived = 1;

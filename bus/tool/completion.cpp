@@ -31,7 +31,8 @@ std::string valued_options_of(const CLI::App& verb) {
 }
 
 bool has_topic(const std::string& verb) {
-  return verb != "doctor" && verb != "gc" && verb != "completion" && verb != "bench";
+  return verb != "doctor" && verb != "gc" && verb != "completion" && verb != "bench" &&
+         verb != "chaos";
 }
 
 std::string bash_script(const CLI::App& command) {

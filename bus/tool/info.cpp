@@ -146,6 +146,7 @@ json link_of(const census& seen, const node_report& node, const ledger_entry& ro
           {"bytes", counts[column::link_bytes]},
           {"copied", counts[column::link_copied]},
           {"wakeups", counts[column::link_wakeups]},
+          {"fallen", counts[column::link_fallen]},
           {"unsettled", counts[column::link_unsettled]}};
 }
 

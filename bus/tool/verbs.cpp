@@ -16,7 +16,8 @@ std::vector<verb> all_verbs() {
       doctor_verb(),  //
       gc_verb(),      //
       bench_verb(),   //
-      completion_verb(), bench_peer_verb(),
+      chaos_verb(),   //
+      completion_verb(), bench_peer_verb(), chaos_peer_verb(),
   };
 }
 

@@ -17,6 +17,8 @@ namespace bus::tool {
 [[nodiscard]] verb gc_verb();
 [[nodiscard]] verb bench_verb();
 [[nodiscard]] verb bench_peer_verb();
+[[nodiscard]] verb chaos_verb();
+[[nodiscard]] verb chaos_peer_verb();
 [[nodiscard]] verb completion_verb();
 
 // All of them, in the order of --help. The first one is what bare `bus` does.

@@ -13,6 +13,8 @@
 #include <vector>
 
 #include <poll.h>
+#include <semaphore.h>
+#include <sys/mman.h>
 
 #include <catch2/catch.hpp>
 
@@ -165,6 +167,35 @@ TEST_CASE(
   std::jthread([&] { (*bell)->arm_descriptors(); }).join();
   REQUIRE(ringer->ring() == bus::rung::event);
   REQUIRE(readable(event, 1000));
+}
+
+TEST_CASE("superfluous posts do not accumulate: the next sleep sleeps") {
+  auto made = bus::bell::make();
+  REQUIRE(made);
+  bus::bell& doorbell = **made;
+  const auto keys = doorbell.keys();
+  REQUIRE(keys);
+  void* const mapped =
+      ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, keys->page.get(), 0);
+  REQUIRE(mapped != MAP_FAILED);
+  auto& page = *static_cast<bus::bell_layout*>(mapped);
+  // Senders that were killed between their post and their mark, in one sleep and in many; and a
+  // hostile one, who posts as often as it can.
+  for (const int posts : {1, 3, 1000, 100'000}) {
+    doorbell.arm_semaphore();
+    for (int i = 0; i < posts; ++i) REQUIRE(::sem_post(&page.semaphore) == 0);
+    CHECK(doorbell.wait(bus::deadline::after(1s)));
+    doorbell.arm_semaphore();
+    int value = -1;
+    REQUIRE(::sem_getvalue(&page.semaphore, &value) == 0);
+    CHECK(value == 0);
+    CHECK_FALSE(doorbell.wait(bus::deadline::after(5ms)));
+  }
+  // And who rings as it should is heard, as ever.
+  doorbell.arm_semaphore();
+  CHECK(doorbell.ring() == bus::rung::semaphore);
+  CHECK(doorbell.wait(bus::deadline::after(1s)));
+  ::munmap(mapped, 4096);
 }
 
 TEST_CASE("no wakeup is lost between a thread that sleeps and one that rings, fenced or not") {

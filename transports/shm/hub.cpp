@@ -85,6 +85,7 @@ void hub::close() noexcept {
   for (outgoing* link : outgoing_) end(*link, errc::closed, true);
   outgoing_.clear();
   leaving_.clear();
+  copied_ = {};
   newcomers_.clear();
   for (auto& link : incoming_) {
     // Send no more. That nobody reads its memory any more, the sender hears from the socket's end,
@@ -122,6 +123,7 @@ void hub::collect() noexcept {
 std::size_t hub::settle(outgoing& link) noexcept {
   const arena::returning here(*arena_);
   const std::size_t home = link.lane.scan();
+  drop_copy();
   link.changed = link.changed || home > 0;
   return home;
 }
@@ -155,17 +157,34 @@ bus::result<bus::loan> hub::lend(std::uint64_t bytes) noexcept {
   return bus::loan(**given);
 }
 
-// Copies a sample that lies where the peer cannot see it. False: no memory just now.
+// Whether copied_ is this sample's copy. The block says that it is the same memory, and the frame
+// that it was not used again since; control messages are not numbered.
+bool hub::is_copied(const bus::sample& offered) const noexcept {
+  return copied_.copy && copied_.of == &offered.memory() && offered.head().sequence != 0 &&
+         std::memcmp(&copied_.head, &offered.head(), sizeof copied_.head) == 0;
+}
+
+void hub::drop_copy() noexcept {
+  if (copied_.copy && copied_.copy.unique()) copied_ = {};
+}
+
+// Sends a sample that lies where the peer cannot see it: by one copy for all links that it is
+// offered to. False: no memory just now.
 bool hub::forward(outgoing& link, bus::sample&& offered) noexcept {
+  if (!is_copied(offered) && !copy_foreign(link, offered)) return false;
+  const std::uint64_t offset = arena_->offset_of(copied_.copy.memory());
+  link.lane.push(std::move(offered), bus::sample(copied_.copy), offset);
+  return true;
+}
+
+bool hub::copy_foreign(outgoing& link, const bus::sample& offered) noexcept {
   const auto payload = offered.payload();
   auto given = slot(payload.size());
   if (!given) return false;
   bus::loan lent(**given);
   // slot() may have scanned this link, but never takes its credits.
   if (!payload.empty()) std::memcpy(lent.bytes().data(), payload.data(), payload.size());
-  const std::uint64_t offset = arena_->offset_of(**given);
-  bus::sample copied = std::move(lent).commit(offered.head());
-  link.lane.push(std::move(offered), std::move(copied), offset);
+  copied_ = {&offered.memory(), offered.head(), std::move(lent).commit(offered.head())};
   ++link.figures.copied;
   return true;
 }
@@ -254,6 +273,7 @@ void hub::conclude(outgoing& link) noexcept {
   if (!link.lane.scan_due()) return;
   const arena::returning here(*arena_);
   link.changed = link.lane.scan_credits() > 0 || link.changed;
+  drop_copy();
 }
 
 bool hub::arm(outgoing& link) noexcept {

@@ -104,6 +104,9 @@ class hub final : public bus::inbox {
   [[nodiscard]] bool has_credit(outgoing& link) noexcept;
   [[nodiscard]] bool has_cell(outgoing& link) noexcept;
   bool forward(outgoing& link, bus::sample&& offered) noexcept;
+  bool copy_foreign(outgoing& link, const bus::sample& offered) noexcept;
+  [[nodiscard]] bool is_copied(const bus::sample& offered) const noexcept;
+  void drop_copy() noexcept;
   bus::result<bus::block*> slot(std::uint64_t bytes) noexcept;
   void collect() noexcept;
   std::size_t settle(outgoing& link) noexcept;
@@ -147,6 +150,13 @@ class hub final : public bus::inbox {
   std::uint64_t numbers_ = 0;
   std::size_t turn_ = 0;  // whose turn it is to be read
   arena::owner arena_;
+  // The last foreign sample's copy, for the other links that it is offered to. Kept while a link
+  // has it, and no longer.
+  struct {
+    const bus::block* of = nullptr;
+    bus::frame head;
+    bus::sample copy;
+  } copied_;
   std::vector<outgoing*> outgoing_;
   std::vector<std::unique_ptr<outgoing>> leaving_;
   std::vector<newcomer> newcomers_;

@@ -130,6 +130,7 @@ void hub::end(outgoing& link, std::error_code why, bool dead) noexcept {
     link.process.reset();
     const arena::returning here(*arena_);
     link.lane.reclaim();
+    drop_copy();
   } else {
     static_cast<void>(::shutdown(link.socket.get(), SHUT_WR));
     // Only its end is of interest now, which epoll reports unasked.

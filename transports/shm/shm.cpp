@@ -52,7 +52,11 @@ class shm_outbox final : public bus::outbox {
   std::error_code reason() const noexcept override { return link_->reason; }
   bool arm() noexcept override { return home_->arm(*link_); }
   std::size_t unsettled() noexcept override { return home_->unsettled(*link_); }
-  bus::link_figures figures() const noexcept override { return link_->figures; }
+  bus::link_figures figures() const noexcept override {
+    bus::link_figures all = link_->figures;
+    if (link_->bell) all.fallen = link_->bell->fallen();
+    return all;
+  }
 
   std::string describe() const override {
     std::string text = "pid " + std::to_string(link_->who.pid) + " uid " +
