@@ -18,6 +18,7 @@
 #include "bus/link/inbox.hpp"
 #include "transports/shm/layout.hpp"
 #include "transports/shm/memory.hpp"
+#include "transports/shm/quota.hpp"
 
 #include <atomic>
 #include <cstdint>
@@ -50,7 +51,20 @@ class lane_in final : public bus::lender {
   [[nodiscard]] bus::result<bus::fd> hand_out() const noexcept {
     return shared::hand_out(answers_file_.get());
   }
-  void keep(bus::fd&& socket) noexcept { socket_ = std::move(socket); }
+  // The socket, and what was granted for all of this, both until the last sample is home.
+  void keep(bus::fd&& socket, quota::claim&& granted) noexcept {
+    socket_ = std::move(socket);
+    granted_ = std::move(granted);
+  }
+  // What a link of such an offer takes from the node that accepts it.
+  [[nodiscard]] static demand price_of(std::uint32_t depth, std::uint64_t arena_bytes) noexcept {
+    const std::uint64_t ours = depth * sizeof(cell) + answers_bytes(depth);
+    return {.connections = 0,
+            .links = 1,
+            .descriptors = descriptors,
+            .address_space = arena_bytes + lane_bytes(depth) + ours,
+            .memory = ours};
+  }
   [[nodiscard]] const bus::fd& socket() const noexcept { return socket_; }
 
   // Hands over at most `budget` samples; returns how many. No system call, unless the arena has
@@ -61,6 +75,9 @@ class lane_in final : public bus::lender {
   // A rule was broken: nothing more will be read.
   [[nodiscard]] bool broken() const noexcept { return broken_; }
 
+  // Nothing more will be read, although no rule was broken.
+  void cut() noexcept { broken_ = true; }
+
   void take_back(bus::block& memory) noexcept override;
 
  private:
@@ -70,6 +87,8 @@ class lane_in final : public bus::lender {
   };
   static_assert(sizeof(cell) == 128);
   static constexpr std::uint64_t prefetch_ahead = 4;
+  // Arena, answers, socket, process; and the bell's event and thread, or the socket once more.
+  static constexpr std::uint64_t descriptors = 6;
 
   lane_in() = default;
   ~lane_in() = default;
@@ -96,6 +115,7 @@ class lane_in final : public bus::lender {
   bus::fd arena_file_;
   bus::fd answers_file_;
   bus::fd socket_;
+  quota::claim granted_;
   mapping arena_;
   mapping lane_;
   mapping answers_;
