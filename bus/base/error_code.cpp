@@ -46,6 +46,14 @@ class bus_category final : public std::error_category {
         return "not supported here";
       case errc::corrupt:
         return "corrupt shared state";
+      case errc::stranger:
+        return "permission denied: neither the node's own user nor in the group of its bus "
+               "directory";
+      case errc::quota:
+        return "the peer's limit for one user is reached: `bus info` of the peer names it";
+      case errc::cgroup_full:
+        return "the memory limit of the cgroup leaves no room: raise its memory.max, or send less "
+               "at a time";
     }
     return "unknown error " + std::to_string(value);
   }

@@ -25,6 +25,9 @@ enum class errc {
   exists,         // somebody else has that name
   unsupported,    // this transport or kernel cannot do it
   corrupt,        // shared state that contradicts itself
+  stranger,       // neither the other's user nor one of the bus directory's group
+  quota,          // the other's limit for one user is reached
+  cgroup_full,    // the memory limit of a cgroup leaves no room
 };
 
 [[nodiscard]] const std::error_category& category() noexcept;

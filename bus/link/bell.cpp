@@ -6,13 +6,16 @@
 #include <csignal>
 #include <ctime>
 #include <new>
+#include <string>
 #include <utility>
 
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -51,6 +54,32 @@ void write_event(const fd& event) noexcept {
   }
 }
 
+// The semaphore's two halves. Whatever somebody writes into `permit`, they do no more than return.
+void post(std::atomic<std::uint32_t>& permit) noexcept {
+  // Pairs with: take, acquire of permit.
+  permit.store(1, std::memory_order_release);
+  static_cast<void>(::syscall(SYS_futex, &permit, FUTEX_WAKE, 1, nullptr, nullptr, 0));
+}
+
+bool take(std::atomic<std::uint32_t>& permit) noexcept {
+  // Pairs with: post, release of permit.
+  return permit.exchange(0, std::memory_order_acquire) != 0;
+}
+
+// False: the deadline passed first.
+bool take_within(std::atomic<std::uint32_t>& permit, deadline until) noexcept {
+  const timespec at{until.at_ns() / 1'000'000'000, until.at_ns() % 1'000'000'000};
+  while (!take(permit)) {
+    // EAGAIN: it has come meanwhile. EINTR, or woken without a reason: look again.
+    if (::syscall(SYS_futex, &permit, FUTEX_WAIT_BITSET, 0, until.is_never() ? nullptr : &at,
+                  nullptr, FUTEX_BITSET_MATCH_ANY) != 0 &&
+        errno != EAGAIN && errno != EINTR) {
+      return false;
+    }
+  }
+  return true;
+}
+
 // Wakes the sleeper, for our own bell and for a stranger's. Requires: is_awake() said no. `thread`
 // is dropped for good when a signal cannot be sent.
 rung wake_page(bell_layout& page, fd* thread, const fd& event) noexcept {
@@ -60,8 +89,7 @@ rung wake_page(bell_layout& page, fd* thread, const fd& event) noexcept {
     case bell_mode::awake:
       return rung::none;
     case bell_mode::on_semaphore:
-      // EOVERFLOW: the value is at its maximum, and the sleeper wakes anyway.
-      static_cast<void>(::sem_post(&page.semaphore));
+      post(page.permit);
       used = rung::semaphore;
       break;
     case bell_mode::on_signal:
@@ -90,8 +118,8 @@ const void* this_thread() noexcept {
   return &mark;
 }
 
-result<bell_layout*> map_page(int memory) {
-  void* const at = ::mmap(nullptr, page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+result<bell_layout*> map_page(int memory, int access = PROT_READ | PROT_WRITE) {
+  void* const at = ::mmap(nullptr, page_bytes, access, MAP_SHARED, memory, 0);
   if (at == MAP_FAILED) return unexpected(last_system_error());
   return static_cast<bell_layout*>(at);
 }
@@ -109,14 +137,14 @@ result<std::unique_ptr<bell>> bell::make() {
   made->memory_ = fd(::memfd_create("omnibus-bell", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!made->memory_) return unexpected(last_system_error());
   const int memory = made->memory_.get();
-  if (::ftruncate(memory, page_bytes) != 0 ||
+  // Another user who is handed a read-only descriptor shall not open it again for writing.
+  if (::fchmod(memory, 0400) != 0 || ::ftruncate(memory, page_bytes) != 0 ||
       ::fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
     return unexpected(last_system_error());
   }
   auto page = map_page(memory);
   if (!page) return unexpected(page.error());
   made->page_ = new (*page) bell_layout{};
-  if (::sem_init(&made->page_->semaphore, 1, 0) != 0) return unexpected(last_system_error());
   made->page_->version = bell_layout::current_version;
   made->page_->magic = bell_layout::magic_value;
 
@@ -180,13 +208,9 @@ void bell::arm_semaphore() noexcept {
   arm(bell_mode::on_semaphore);
 }
 
-// Posts that nobody took belong to sleeps that are over: of senders that were late, or were killed
-// before their mark. As many as there are, one store takes them all back; a hostile peer's, too.
-void bell::rebuild_semaphore() noexcept {
-  int value = 0;
-  if (::sem_getvalue(&page_->semaphore, &value) == 0 && value == 0) return;
-  static_cast<void>(::sem_init(&page_->semaphore, 1, 0));
-}
+// A post that nobody took belongs to a sleep that is over: of a sender that was late, or was killed
+// before its mark.
+void bell::rebuild_semaphore() noexcept { static_cast<void>(take(page_->permit)); }
 
 void bell::arm_descriptors() noexcept {
   arm(signals_ && maker_ == this_thread() ? bell_mode::on_signal : bell_mode::on_event);
@@ -200,17 +224,9 @@ void bell::disarm() noexcept {
 }
 
 bool bell::wait(deadline until) noexcept {
-  int failed = 0;
-  do {
-    if (until.is_never()) {
-      failed = ::sem_wait(&page_->semaphore);
-    } else {
-      const timespec at{until.at_ns() / 1'000'000'000, until.at_ns() % 1'000'000'000};
-      failed = ::sem_clockwait(&page_->semaphore, CLOCK_MONOTONIC, &at);
-    }
-  } while (failed != 0 && errno == EINTR);
+  const bool rung_in_time = take_within(page_->permit, until);
   disarm();
-  return failed == 0;
+  return rung_in_time;
 }
 
 std::array<int, 2> bell::descriptors() const noexcept { return {signals_.get(), event_.get()}; }
@@ -245,6 +261,14 @@ result<bell_keys> bell::keys() const {
   return copies;
 }
 
+result<bell_keys> bell::keys_for_stranger() const {
+  const std::string place = "/proc/self/fd/" + std::to_string(memory_.get());
+  bell_keys copies;
+  copies.page = fd(::open(place.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!copies.page) return unexpected(last_system_error());
+  return copies;
+}
+
 rung bell::ring() noexcept {
   if (is_awake(*page_, barriers_)) return rung::none;
   return wake_page(*page_, nullptr, event_);
@@ -257,10 +281,11 @@ result<ringer> ringer::open(bell_keys keys) {
   if (about.st_size != static_cast<off_t>(page_bytes) || seals < 0 || !(seals & F_SEAL_SHRINK)) {
     return unexpected(errc::corrupt);
   }
-  auto page = map_page(keys.page.get());
+  auto page = map_page(keys.page.get(), keys.socket ? PROT_READ : PROT_READ | PROT_WRITE);
   if (!page) return unexpected(page.error());
   ringer opened;
   opened.page_ = *page;
+  opened.socket_ = std::move(keys.socket);
   opened.thread_ = std::move(keys.thread);
   opened.event_ = std::move(keys.event);
   opened.registered_ = register_for_barriers();
@@ -273,14 +298,18 @@ ringer::ringer(ringer&& other) noexcept
     : page_(std::exchange(other.page_, nullptr)),
       thread_(std::move(other.thread_)),
       event_(std::move(other.event_)),
+      socket_(std::move(other.socket_)),
       fallen_(other.fallen_),
+      knocked_(other.knocked_),
       registered_(other.registered_) {}
 
 ringer& ringer::operator=(ringer&& other) noexcept {
   std::swap(page_, other.page_);
   thread_ = std::move(other.thread_);
   event_ = std::move(other.event_);
+  socket_ = std::move(other.socket_);
   fallen_ = other.fallen_;
+  knocked_ = other.knocked_;
   registered_ = other.registered_;
   return *this;
 }
@@ -290,12 +319,24 @@ ringer::~ringer() {
 }
 
 rung ringer::wake() noexcept {
+  if (socket_) return knock();
   const bool may_signal = static_cast<bool>(thread_);
   const bool wants_signal =
       mode_of(page_->word.load(std::memory_order_relaxed)) == bell_mode::on_signal;
   const rung used = wake_page(*page_, &thread_, event_);
   if (may_signal && wants_signal && used == rung::event) ++fallen_;
   return used;
+}
+
+// One byte for each sleep, which its node reads and throws away. Never waits, whatever the other
+// end does: a queue that is full is readable there.
+rung ringer::knock() noexcept {
+  const std::uint32_t word = page_->word.load(std::memory_order_relaxed);
+  if (mode_of(word) == bell_mode::awake || word == knocked_) return rung::none;
+  knocked_ = word;
+  const char byte = 0;
+  static_cast<void>(!::send(socket_.get(), &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL));
+  return rung::socket;
 }
 
 }  // namespace bus

@@ -6,16 +6,22 @@
 // published something reads the word: "awake" costs nothing more, and no system call; else it wakes
 // the sleeper by the rung that the word names:
 //
-//   semaphore  sem_post                          a blocking taker
+//   semaphore  post: a store and a futex wake    a blocking taker
 //   signal     pidfd_send_signal to one thread   an event loop: read by signalfd
-//   event      write to an eventfd               another user or pid namespace, or no signal there
+//   event      write to an eventfd               another pid namespace, or no signal there
+//   socket     send on the link's own socket      another user
 //
 // Everything here is a hint. The sender wakes first and marks the word "awake" after, so that a
 // sender killed or stopped in between costs one superfluous wakeup and never a lost one. Each sleep
 // has a number in the word, so that a late mark cannot hit the next sleep. Nothing accumulates: the
 // semaphore's value is derived, and while nobody sleeps it is 0; each sleep begins by making it so.
-// A hostile writer of the page can make the node wake too often or too late; it can do nothing
-// else.
+// A writer of the page can make the node wake too often or too late, and nothing else: the
+// semaphore is our own, on one word, since glibc's takes the kind of its futex call from the page
+// and aborts when that fails.
+//
+// Only processes of our own user write the page. Another user's get it read-only, and no eventfd,
+// which they could fill (a writer would block, whatever flags it set: they are shared), or read
+// empty, so that others' wakeups are lost. They keep to themselves which sleep they have ended.
 //
 // Who publishes and who falls asleep must not overlook each other, which takes a full fence on both
 // sides; on the sender's it would cost more than a small message. A receiver that is kept busy
@@ -38,14 +44,12 @@
 #include <cstdint>
 #include <memory>
 
-#include <semaphore.h>
-
 namespace bus {
 
 // The shared page. Version and layout are checked by ringer::open.
 struct bell_layout {
   static constexpr std::uint32_t magic_value = 0x4c4c4542;  // "BELL"
-  static constexpr std::uint32_t current_version = 1;
+  static constexpr std::uint32_t current_version = 2;
   std::uint32_t magic;
   std::uint32_t version;
   // Low two bits: a bell_mode; above: the number of the sleep. In a line of its own, since senders
@@ -53,10 +57,11 @@ struct bell_layout {
   alignas(64) std::atomic<std::uint32_t> word;
   // 1: whoever is registered for membarrier's global barriers need not fence before reading `word`.
   std::atomic<std::uint32_t> unfenced;
-  alignas(64) sem_t semaphore;
+  // The semaphore: 1 when a wakeup is there to be taken, else 0. Also the futex of its sleeper.
+  alignas(64) std::atomic<std::uint32_t> permit;
 };
 static_assert(offsetof(bell_layout, word) == 64 && offsetof(bell_layout, unfenced) == 68);
-static_assert(offsetof(bell_layout, semaphore) == 128);
+static_assert(offsetof(bell_layout, permit) == 128);
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
 
 enum class bell_mode : std::uint32_t { awake = 0, on_semaphore = 1, on_signal = 2, on_event = 3 };
@@ -86,11 +91,13 @@ inline constexpr std::uint32_t bell_mode_bits = 3;
 }
 
 // What a peer needs to ring: sent by SCM_RIGHTS. `thread` is empty where the kernel has no thread
-// pidfd.
+// pidfd. `socket` is never sent: where there is one, `page` is read-only, and it is used in place
+// of the others.
 struct bell_keys {
   fd page;
   fd thread;
   fd event;
+  fd socket;
 };
 
 class bell {
@@ -121,8 +128,11 @@ class bell {
   [[nodiscard]] std::array<int, 2> descriptors() const noexcept;
   // Empties the one of descriptors() that was found readable, and ends awake.
   void drain(int descriptor) noexcept;
-  // Copies of the keys, to hand to a peer.
+  // Copies of the keys, to hand to a peer of our own user.
   [[nodiscard]] result<bell_keys> keys() const;
+  // What another user's process may have: the page, read-only. Errors: the kernel's; without /proc
+  // there is no read-only descriptor.
+  [[nodiscard]] result<bell_keys> keys_for_stranger() const;
 
   // Messages between two sleeps that are worth a membarrier: about 2 us, against about 15 ns for a
   // fence on the data path.
@@ -154,7 +164,8 @@ class bell {
 // The sender's end of somebody else's bell.
 class ringer {
  public:
-  // Maps and checks the page. Errors: incompatible, corrupt, or the kernel's.
+  // Maps and checks the page. Requires: keys.event or keys.socket. Errors: incompatible, corrupt,
+  // or the kernel's.
   [[nodiscard]] static result<ringer> open(bell_keys keys);
   ringer(ringer&& other) noexcept;
   ringer& operator=(ringer&& other) noexcept;
@@ -169,19 +180,25 @@ class ringer {
     return wake();
   }
   // The rung for a peer that sleeps in an event loop.
-  [[nodiscard]] rung loop_rung() const noexcept { return thread_ ? rung::signal : rung::event; }
+  [[nodiscard]] rung loop_rung() const noexcept {
+    if (socket_) return rung::socket;
+    return thread_ ? rung::signal : rung::event;
+  }
   // How often the signal was refused, and the eventfd written instead.
   [[nodiscard]] std::uint64_t fallen() const noexcept { return fallen_; }
 
  private:
   ringer() = default;
   rung wake() noexcept;
+  rung knock() noexcept;
 
   bell_layout* page_ = nullptr;
   fd thread_;
   fd event_;
+  fd socket_;
   std::uint64_t fallen_ = 0;
-  bool registered_ = false;  // the kernel runs a sleeper's barriers on our threads
+  std::uint32_t knocked_ = 0;  // the word of the sleep that we have ended
+  bool registered_ = false;    // the kernel runs a sleeper's barriers on our threads
 };
 
 }  // namespace bus

@@ -7,9 +7,11 @@
 
 #include "bus/base/ids.hpp"
 #include "bus/base/result.hpp"
+#include "bus/link/refusal.hpp"
 #include "bus/link/sample.hpp"
 
 #include <cstddef>
+#include <span>
 
 namespace bus {
 
@@ -50,6 +52,10 @@ class inbox {
   // readable. False: something came first.
   [[nodiscard]] virtual bool arm() noexcept = 0;
   virtual void disarm() noexcept = 0;
+
+  // Whom it did not let in, and why. The tallies' order is for ever; good until the next call of
+  // another function.
+  [[nodiscard]] virtual std::span<const refusal_tally> refused() const noexcept { return {}; }
 };
 
 }  // namespace bus

@@ -17,7 +17,7 @@ namespace bus {
 enum class link_state : std::uint8_t { opening, open, gone };
 
 // How a sleeper was woken; the order is the order of preference.
-enum class rung : std::uint8_t { none, semaphore, signal, event };
+enum class rung : std::uint8_t { none, semaphore, signal, event, socket };
 
 // Running totals of one link since it was made. Messages unless said otherwise.
 struct link_figures {

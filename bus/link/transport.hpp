@@ -57,6 +57,9 @@ class transport {
   // one that `directory` names now. Links that are open go on. Errors: the kernel's; nothing
   // changed.
   [[nodiscard]] virtual result<void> move_to(const std::string& /*directory*/) { return {}; }
+  // The mode or the group of the bus directory has changed: peers whom it does not admit any more
+  // are cut off, and see nothing that is lent from now on.
+  virtual void reconsider() {}
   // Memory for a payload of `bytes`, aligned to payload_align, where this transport's peers read it
   // without a copy. Errors: too_big, no_memory (the byte cap is reached; try when samples came
   // home).

@@ -4,12 +4,15 @@
 #include "bus/topic/name.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <string_view>
 
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -65,6 +68,19 @@ std::string advice(std::error_code why) {
   if (why == errc::no_space) return "free some space or set OMNIBUS_DIR to another directory";
   if (lacks_descriptors(why)) return more_descriptors;
   return "set OMNIBUS_DIR to a directory of your own, mode 0700";
+}
+
+// Which rule of the directory somebody met who was denied; empty where it cannot be seen.
+std::string rule_of(std::error_code why, const std::string& path) {
+  struct stat about {};
+  if (why != errc::denied || ::stat(path.c_str(), &about) != 0) return {};
+  std::array<char, 8> mode;
+  std::snprintf(mode.data(), mode.size(), "%04o", about.st_mode & 07777U);
+  std::string rule = std::string(" (mode ") + mode.data() + ", owner " +
+                     std::to_string(about.st_uid) + ", group " + std::to_string(about.st_gid);
+  if ((about.st_mode & S_IWOTH) != 0) return rule + ": everybody may write there)";
+  if ((about.st_mode & S_IWGRP) != 0) return rule + ": neither its owner nor in its group)";
+  return rule + ": not its owner)";
 }
 
 template <class T>
@@ -170,7 +186,8 @@ void core::open_directory() {
   auto opened = rendezvous::open(path, id_);
   if (!opened) {
     throw error(opened.error(), "cannot use the bus directory " + path + ": " +
-                                    opened.error().message() + "; " + advice(opened.error()));
+                                    opened.error().message() + rule_of(opened.error(), path) +
+                                    "; " + advice(opened.error()));
   }
   rendezvous_ = std::make_unique<rendezvous>(std::move(*opened));
   if (rendezvous_->waits_at_pipe()) {
@@ -207,6 +224,7 @@ void core::open_transports() {
     if (handle >= 0) watch(handle, static_cast<std::uint32_t>(transports_.size()));
     traits_.push_back((*made)->about());
     has_called_.push_back(false);
+    refusals_.emplace_back();
     transports_.push_back(std::move(*made));
   }
   if (!transports_.empty()) return;
@@ -353,6 +371,9 @@ void core::attend() {
     const std::uint32_t what = ready[static_cast<std::size_t>(i)].data.u32;
     if (what == from_rendezvous) {
       on_cards(rendezvous_->changes());
+      if (rendezvous_->policy_changed()) {
+        for (const auto& one : transports_) one->reconsider();
+      }
     } else if (what == from_timer) {
       std::uint64_t ticks = 0;
       static_cast<void>(!::read(timer_.get(), &ticks, sizeof ticks));
@@ -418,6 +439,24 @@ bool core::arm_for_descriptors() {
 void core::keep_books() {
   const std::int64_t now = steady_ns();
   for (auto& [peer, link] : links_) link->keep_books(now);
+  count_refusals();
+}
+
+void core::count_refusals() {
+  for (std::size_t i = 0; i < transports_.size(); ++i) {
+    const auto tallies = transports_[i]->arrivals().refused();
+    auto& rows = refusals_[i];
+    for (std::size_t which = 0; which < tallies.size(); ++which) {
+      if (which == rows.size()) {
+        rows.push_back(&ledger_->take(row_kind::refusals, static_cast<std::uint32_t>(i + 1),
+                                      node_id{tallies[which].user},
+                                      scheme_word(traits_[i].scheme)));
+      }
+      for (std::size_t cause = 0; cause < refusal_count; ++cause) {
+        rows[which]->set(column::refused_for + cause, tallies[which].counts[cause]);
+      }
+    }
+  }
 }
 
 void core::set_timer() {

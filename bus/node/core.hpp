@@ -242,6 +242,7 @@ class core {
   [[nodiscard]] std::error_code restore_directory();
   [[nodiscard]] result<void> keep_schema(std::uint64_t hash, const std::string& schema);
   void keep_books();
+  void count_refusals();
   void set_timer();
   void card_changed();
   void flush_files();
@@ -257,6 +258,7 @@ class core {
   std::unique_ptr<ledger_file> ledger_;
   std::vector<std::unique_ptr<transport>> transports_;
   std::vector<traits> traits_;
+  std::vector<std::vector<ledger_row*>> refusals_;  // by transport, a row for each tally
   std::vector<bool> has_called_;  // the transport has something, or had when it was last polled
   std::unique_ptr<reception> reception_;
   std::unique_ptr<sentry> sentry_;

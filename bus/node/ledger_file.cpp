@@ -1,6 +1,7 @@
 #include "bus/node/ledger_file.hpp"
 
 #include "bus/base/clock.hpp"
+#include "bus/node/modes.hpp"
 
 #include <algorithm>
 #include <array>
@@ -85,8 +86,9 @@ fd make_nameless(int directory, const std::string& name, std::uint32_t rows) noe
 result<fd> make_locked(int directory, node_id node, std::uint32_t rows) noexcept {
   const std::string name = file_name(node);
   if (fd made = make_nameless(directory, name, rows)) return made;
-  fd file(::openat(directory, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640));
-  if (!file) return unexpected(last_system_error());
+  auto made = create_file(directory, name.c_str());
+  if (!made) return made;
+  fd file = std::move(*made);
   // Locked before it has a byte, so that nobody can take a ledger with content for a dead one's.
   std::error_code failed;
   if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {

@@ -165,7 +165,11 @@ class publisher : public publisher_base {
   // hold all that this node may lend.
   [[nodiscard]] lent<T> loan() requires plain_struct<T> {
     auto memory = core_->lend(*source_, sizeof(T));
-    if (!memory) throw error(memory.error(), "no memory to lend for topic '" + topic() + "'");
+    if (!memory) {
+      throw error(memory.error(), "no memory to lend for " + std::to_string(sizeof(T)) +
+                                      " bytes of topic '" + topic() +
+                                      "': " + memory.error().message());
+    }
     return lent<T>(std::move(*memory));
   }
   published publish(lent<T>&& filled) noexcept requires plain_struct<T> {

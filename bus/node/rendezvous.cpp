@@ -1,6 +1,7 @@
 #include "bus/node/rendezvous.hpp"
 
 #include "bus/node/ledger_file.hpp"
+#include "bus/node/modes.hpp"
 #include "bus/node/qos.hpp"
 
 #include <algorithm>
@@ -93,8 +94,8 @@ result<rendezvous> rendezvous::open(const std::string& path, node_id self) {
   opened.directory_ = fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!opened.directory_) return unexpected(last_system_error());
   if (auto allowed = check_owner(opened.directory()); !allowed) return unexpected(allowed.error());
-  if (::mkdirat(opened.directory(), schemas, 0770) != 0 && errno != EEXIST) {
-    return unexpected(last_system_error());
+  if (auto made = have_directory(opened.directory(), schemas); !made) {
+    return unexpected(made.error());
   }
   auto watched = opened.watch();
   // EMFILE is also what a process without descriptors gets; then the pipe fails in the same way.
@@ -120,22 +121,20 @@ result<void> rendezvous::watch() noexcept {
   const std::string itself = "/proc/self/fd/" + std::to_string(directory());
   // Not IN_MOVED_FROM: each file that is replaced would call twice.
   constexpr std::uint32_t events =
-      IN_MOVED_TO | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
+      IN_MOVED_TO | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
   if (::inotify_add_watch(watch_.get(), itself.c_str(), events) < 0) {
     return unexpected(last_system_error());
   }
   return {};
 }
 
-result<void> rendezvous::wait_at_pipe(node_id self) noexcept {
-  if (::mkdirat(directory(), waiting, 0770) != 0 && errno != EEXIST) {
-    return unexpected(last_system_error());
-  }
+result<void> rendezvous::wait_at_pipe(node_id self) {
+  if (auto made = have_directory(directory(), waiting); !made) return made;
   const std::string name = pipe_name(self);
-  if (::mkfifoat(directory(), name.c_str(), 0660) != 0) return unexpected(last_system_error());
-  // Open for both, so that it never ends.
-  watch_ = fd(::openat(directory(), name.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW));
-  const int bytes = watch_ ? ::fcntl(watch_.get(), F_GETPIPE_SZ) : -1;
+  auto pipe = create_pipe(directory(), name.c_str());
+  if (!pipe) return unexpected(pipe.error());
+  watch_ = std::move(*pipe);
+  const int bytes = ::fcntl(watch_.get(), F_GETPIPE_SZ);
   if (bytes <= 0) {
     const std::error_code failed = last_system_error();
     ::unlinkat(directory(), name.c_str(), 0);
@@ -178,7 +177,11 @@ void rendezvous::read_watch(std::vector<node_id>& touched) {
       if ((event->mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED | IN_UNMOUNT)) != 0) {
         disturbed_ = true;
       }
-      if (event->len == 0) continue;
+      if (event->len == 0) {
+        policy_changed_ = policy_changed_ || (event->mask & IN_ATTRIB) != 0;
+        continue;
+      }
+      if ((event->mask & IN_ATTRIB) != 0) continue;
       if ((event->mask & IN_DELETE) != 0 && is_own(event->name)) disturbed_ = true;
       if (const auto node = card_of(event->name)) touched.push_back(*node);
     }
@@ -250,9 +253,7 @@ bool rendezvous::is_disturbed() const noexcept {
 
 result<bool> rendezvous::renew() {
   if (!waits_at_pipe() && is_where_it_was()) {
-    if (::mkdirat(directory(), schemas, 0770) != 0 && errno != EEXIST) {
-      return unexpected(last_system_error());
-    }
+    if (auto made = have_directory(directory(), schemas); !made) return unexpected(made.error());
     disturbed_ = false;
     return false;
   }
@@ -267,10 +268,9 @@ result<bool> rendezvous::renew() {
 result<void> rendezvous::replace(const std::string& name, const std::string& bytes) {
   // A name of our own in the same directory; rename makes it whole at once for every reader.
   const std::string draft = name + ".tmp" + to_hex(node_id::random().value);
-  const fd file(
-      ::openat(directory(), draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640));
-  if (!file) return unexpected(last_system_error());
-  auto written = write_all(file.get(), bytes);
+  const auto file = create_file(directory(), draft.c_str());
+  if (!file) return unexpected(file.error());
+  auto written = write_all(file->get(), bytes);
   if (written && ::renameat(directory(), draft.c_str(), directory(), name.c_str()) != 0) {
     written = unexpected(last_system_error());
   }

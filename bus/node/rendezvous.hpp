@@ -23,6 +23,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace bus {
@@ -55,6 +56,9 @@ class rendezvous {
   // Whether somebody else has removed or moved away the directory or files of ours in it, as far as
   // changes() has heard. Nobody tells who waits at a pipe: that one looks, with two system calls.
   [[nodiscard]] bool is_disturbed() const noexcept;
+  // Whether the directory's mode or group may have changed since the last call. Who waits at a pipe
+  // does not hear of it.
+  [[nodiscard]] bool policy_changed() noexcept { return std::exchange(policy_changed_, false); }
   // Opens what the path names now, or makes it again, with the checks of open(). True: it is
   // another directory, without a file of ours, and wait_handle() is another one; changes() tells
   // all that is there. Errors: as open(); nothing has changed then.
@@ -79,7 +83,7 @@ class rendezvous {
  private:
   rendezvous() = default;
   [[nodiscard]] result<void> watch() noexcept;
-  [[nodiscard]] result<void> wait_at_pipe(node_id self) noexcept;
+  [[nodiscard]] result<void> wait_at_pipe(node_id self);
   [[nodiscard]] bool is_where_it_was() const noexcept;
   [[nodiscard]] bool is_own(std::string_view name) const noexcept;
   void read_watch(std::vector<node_id>& touched);
@@ -95,6 +99,7 @@ class rendezvous {
   std::size_t pipe_bytes_ = 0;
   bool scan_due_ = true;
   bool disturbed_ = false;
+  bool policy_changed_ = false;
 };
 
 }  // namespace bus

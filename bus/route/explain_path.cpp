@@ -151,7 +151,7 @@ class walk {
                     "ask again in a moment; if it stays, see that both use the same bus directory");
     }
     std::string words = link->state() + (link->reason().empty() ? "" : ": " + link->reason());
-    if (says(*link, errc::denied)) {
+    if (says(*link, errc::denied) || says(*link, errc::stranger)) {
       return broken("link", "no rights: " + words,
                     "run both as one user, or share the bus directory by a group: chgrp GROUP DIR "
                     "&& chmod 2770 DIR");
@@ -160,6 +160,11 @@ class walk {
       return broken("link", words,
                     "one side was refused shared memory: give that process more (ulimit -v, "
                     "ulimit -f, its cgroup's memory.max), and ask `bus doctor` there");
+    }
+    if (says(*link, errc::quota)) {
+      return broken("link", words,
+                    "close links or nodes of this user, or give the peer more descriptors "
+                    "(ulimit -n)");
     }
     if (link->state() == "opening" || link->state() == "idle") {
       return broken("link", words,

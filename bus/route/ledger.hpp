@@ -10,12 +10,14 @@
 #pragma once
 
 #include "bus/base/ids.hpp"
+#include "bus/link/refusal.hpp"
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <type_traits>
 #include <vector>
@@ -40,7 +42,8 @@ enum class row_kind : std::uint32_t {
   publisher = 1,
   subscription = 2,
   link = 3,
-  source = 4
+  source = 4,
+  refusals = 5
 };
 
 // The columns of each kind, as indices into ledger_row::counts.
@@ -74,6 +77,9 @@ inline constexpr std::size_t source_sequence = 0;  // the last one accounted for
 inline constexpr std::size_t source_arrived = 1;
 inline constexpr std::size_t source_lost = 2;
 inline constexpr std::size_t source_gone = 3;  // 1 when the publisher has left
+// refusals: whom one transport did not let in, by bus::refusal. row.peer is the user's number (or
+// refusal_book::others), row.other the transport's scheme, as scheme_word() packs it.
+inline constexpr std::size_t refused_for = 0;  // 0 .. 12
 }  // namespace column
 
 struct ledger_row {
@@ -100,6 +106,11 @@ struct ledger_row {
 };
 static_assert(sizeof(ledger_row) == 128 && std::is_standard_layout_v<ledger_row>);
 static_assert(column::lost + loss_count <= 13);
+static_assert(column::refused_for + refusal_count <= 13);
+
+// Up to eight letters of a transport's scheme in one word, and back.
+[[nodiscard]] std::uint64_t scheme_word(std::string_view scheme) noexcept;
+[[nodiscard]] std::string scheme_of(std::uint64_t word);
 
 struct ledger_header {
   static constexpr std::uint32_t magic_value = 0x4752444c;  // "LDRG"

@@ -150,6 +150,30 @@ json link_of(const census& seen, const node_report& node, const ledger_entry& ro
           {"unsettled", counts[column::link_unsettled]}};
 }
 
+json refusals_of(const ledger_entry& row) {
+  json causes = json::object();
+  for (std::size_t i = 0; i < refusal_count; ++i) {
+    causes[std::string(name_of(static_cast<refusal>(i)))] = row.counts[column::refused_for + i];
+  }
+  const bool is_one = row.peer.value != refusal_book::others;
+  return {{"kind", "refusals"},
+          {"transport", scheme_of(row.other)},
+          {"user", is_one ? json(row.peer.value) : json("others")},
+          {"refused", causes}};
+}
+
+void tell_refusals(const json& row, console& out) {
+  std::string text;
+  for (const auto& [cause, count] : row["refused"].items()) {
+    const auto times = count.get<std::uint64_t>();
+    if (times != 0) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", cause, times);
+  }
+  const json& user = row["user"];
+  out.line(fmt::format("  refused over {}, user {}", row["transport"].get<std::string>(),
+                       user.is_string() ? user.get<std::string>() : user.dump()));
+  out.line("    " + text);
+}
+
 // A row as words: numbers after their names, without those that are told elsewhere.
 std::string line_of(const json& row) {
   std::string text;
@@ -171,6 +195,7 @@ std::string line_of(const json& row) {
 
 void tell(const json& row, console& out) {
   const std::string kind = row["kind"];
+  if (kind == "refusals") return tell_refusals(row, out);
   std::string title = "  " + kind + ' ';
   if (kind == "link") {
     title += "to " + row["to"].get<std::string>() + "  " + row["transport"].get<std::string>() +
@@ -205,6 +230,7 @@ json rows_of(const census& seen, const node_report& node, const selection& wante
   if (rows.empty() && !wanted.whole_nodes()) return rows;
   for (const ledger_entry& row : node.ledger.entries) {
     if (row.kind == row_kind::link) rows.push_back(link_of(seen, node, row));
+    if (row.kind == row_kind::refusals) rows.push_back(refusals_of(row));
   }
   return rows;
 }

@@ -26,7 +26,7 @@ int complain(exit_code code, const std::string& sentence) {
 }
 
 exit_code code_for(std::error_code why) {
-  if (why == bus::errc::denied) return exit_code::denied;
+  if (why == bus::errc::denied || why == bus::errc::stranger) return exit_code::denied;
   if (why == bus::errc::timed_out) return exit_code::timeout;
   if (why == bus::errc::bad_name) return exit_code::usage;
   return exit_code::not_so;

@@ -39,6 +39,7 @@ class channel {
                    "channel: nothing was said");
     return word;
   }
+  [[nodiscard]] const bus::fd& socket() const noexcept { return socket_; }
   [[nodiscard]] bool has_news() const {
     pollfd one{socket_.get(), POLLIN, 0};
     return ::poll(&one, 1, 0) == 1;

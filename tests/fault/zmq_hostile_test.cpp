@@ -109,11 +109,25 @@ class stranger {
     return "zmq:" + socket_.last_endpoint();
   }
   void say(std::span<const std::byte> bytes) { REQUIRE(socket_.send(bytes)); }
+  // What a receiver says that listens nowhere: "send to me over this line".
+  void say_offer(const party& whom, std::uint64_t as = 4711) {
+    auto words = make<offer_layout>(word::offer);
+    words.node = as;
+    words.target = whom.id.value;
+    say(bytes_of(words));
+  }
   void say_hello(const party& whom, std::uint64_t as = 4711) {
     auto hello = make<hello_layout>(word::hello);
     hello.node = as;
     hello.target = whom.id.value;
     say(bytes_of(hello));
+  }
+  // The next word, if it has come.
+  template <class Layout>
+  std::optional<Layout> next() {
+    message one;
+    if (!socket_.receive(one)) return std::nullopt;
+    return read<Layout>(std::as_const(one).bytes());
   }
   // The next word that came, letting `stage` live until then.
   template <class Layout>
@@ -361,6 +375,156 @@ TEST_CASE("a peer that breaks a rule is expelled with a reason, and harms nobody
     good.receiver.heard.unproved = 0;
     good.check();
   }
+}
+
+namespace {
+
+// The way of `by` over the line that `id` has offered; waits for the offer.
+bus::outbox& over_offer(const world& stage, party& by, std::uint64_t id) {
+  std::unique_ptr<bus::outbox> way;
+  REQUIRE(stage.pump_until(
+      [&] {
+        auto opened = by.carrier->connect({id}, "zmq:");
+        if (opened) way = std::move(*opened);
+        return way != nullptr;
+      },
+      {.look_every = 1ms}));
+  by.ways.push_back(std::move(way));
+  return *by.ways.back();
+}
+
+}  // namespace
+
+TEST_CASE("an offer that breaks a rule gets a refusal, and no way leads over it") {
+  world stage;
+  witnesses good(stage);
+  stranger rude;
+  rude.call(good.sender);
+  const auto require_refused = [&](std::span<const std::byte> words, refusal_reason why) {
+    rude.say(words);
+    REQUIRE(rude.hear<refusal_layout>(stage).why == static_cast<std::uint32_t>(why));
+    REQUIRE(good.sender.carrier->connect({4711}, "zmq:").error() == bus::errc::not_found);
+  };
+  auto words = make<offer_layout>(word::offer);
+  words.node = 4711;
+  words.target = good.receiver.id.value;
+  require_refused(bytes_of(words), refusal_reason::not_me);
+  words.target = good.sender.id.value;
+  require_refused(bytes_of(words).first(sizeof words - 1), refusal_reason::broken_rule);
+  require_refused(bytes_of(words).first(sizeof(prefix_layout)), refusal_reason::broken_rule);
+  words.node = 0;
+  require_refused(bytes_of(words), refusal_reason::broken_rule);
+  words.node = 4711;
+  words.prefix.version = prefix_layout::current_version + 1;
+  require_refused(bytes_of(words), refusal_reason::version);
+  good.check();
+  // It may still mend its ways.
+  rude.say_offer(good.sender);
+  static_cast<void>(over_offer(stage, good.sender, 4711));
+  REQUIRE(rude.hear<hello_layout>(stage).node == good.sender.id.value);
+}
+
+TEST_CASE("who offers a line and talks before anybody sends over it has offered nothing") {
+  world stage;
+  witnesses good(stage);
+  stranger rude;
+  rude.call(good.sender);
+  rude.say_offer(good.sender);
+  rude.say(bytes_of(one_record()));
+  REQUIRE(rude.hear<refusal_layout>(stage).why ==
+          static_cast<std::uint32_t>(refusal_reason::broken_rule));
+  REQUIRE(good.sender.carrier->connect({4711}, "zmq:").error() == bus::errc::not_found);
+  good.check();
+}
+
+TEST_CASE("of two offers of one node one counts, and the other is told so") {
+  world stage;
+  witnesses good(stage);
+  std::array<stranger, 2> both;
+  for (stranger& one : both) {
+    one.call(good.sender);
+    one.say_offer(good.sender);
+  }
+  std::array<std::optional<refusal_layout>, 2> told;
+  REQUIRE(stage.pump_until(
+      [&] {
+        for (std::size_t i = 0; i < both.size(); ++i) {
+          if (!told[i]) told[i] = both[i].next<refusal_layout>();
+        }
+        return told[0] || told[1];
+      },
+      {.look_every = 1ms}));
+  const std::size_t first = told[0] ? 0 : 1;
+  REQUIRE(told[first]->why == static_cast<std::uint32_t>(refusal_reason::stranger));
+  bus::outbox& way = over_offer(stage, good.sender, 4711);
+  REQUIRE(both[1 - first].hear<hello_layout>(stage).node == good.sender.id.value);
+  REQUIRE(way.state() == bus::link_state::opening);
+  good.check();
+}
+
+TEST_CASE("who answers wrongly over the line that it offered loses it, and harms nobody") {
+  world stage;
+  witnesses good(stage);
+  auto welcome = make<welcome_layout>(word::welcome);
+  welcome.node = 4711;
+  welcome.bytes_max = 1 << 20;
+  welcome.link_bytes_max = 1 << 20;
+  welcome.depth = 16;
+  auto foreign = welcome;
+  foreign.node = 12;
+  auto endless = welcome;
+  endless.depth = UINT32_MAX;
+  auto nobody_knows = welcome;
+  nobody_knows.prefix.kind = 77;
+  auto release = make<release_layout>(word::release);
+  release.runs = 1'000'000;
+  const one_record data;
+  const std::vector<std::vector<std::span<const std::byte>>> answers = {
+      {bytes_of(foreign)},
+      {bytes_of(nobody_knows)},
+      {bytes_of(data)},
+      {bytes_of(release)},
+      {bytes_of(welcome).first(sizeof welcome - 1)},
+      {bytes_of(welcome), bytes_of(release)},
+      {bytes_of(welcome), bytes_of(data)},
+      {bytes_of(endless), bytes_of(release)},
+  };
+  std::uint64_t id = 6000;
+  for (const auto& words : answers) {
+    ++id;
+    INFO("answer " << id - 6000);
+    stranger rude;
+    rude.call(good.sender);
+    rude.say_offer(good.sender, id);
+    bus::outbox& way = over_offer(stage, good.sender, id);
+    REQUIRE(rude.hear<hello_layout>(stage).node == good.sender.id.value);
+    for (const auto& each : words) rude.say(each);
+    REQUIRE(stage.pump_until([&] { return way.state() == bus::link_state::gone; }));
+    REQUIRE(way.reason());
+    good.check();
+  }
+}
+
+TEST_CASE("an offer whose bytes were flipped at random costs only who made it") {
+  world stage;
+  witnesses good(stage);
+  const auto seed = std::random_device{}();
+  INFO("seed " << seed);
+  std::mt19937_64 random(seed);
+  for (std::uint64_t round = 0; round < contract::times(100); ++round) {
+    stranger rude;
+    rude.call(good.sender);
+    auto words = make<offer_layout>(word::offer);
+    words.node = 7000 + round;
+    words.target = good.sender.id.value;
+    auto bytes = std::as_writable_bytes(std::span(&words, 1));
+    for (int i = 0; i < 2; ++i) {
+      bytes[random() % bytes.size()] ^= static_cast<std::byte>(1U << random() % 8);
+    }
+    rude.say(bytes.first(random() % 4 == 0 ? random() % bytes.size() : bytes.size()));
+    if (round % 10 == 0) good.check();
+  }
+  good.check();
 }
 
 TEST_CASE("a peer that uses a credit twice is expelled") {

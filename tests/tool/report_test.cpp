@@ -2,13 +2,16 @@
 #include "schemas/demo/quake.pb.h"
 #include "tests/tool/workbench.hpp"
 
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <fstream>
 #include <set>
 #include <sstream>
 
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -65,6 +68,41 @@ TEST_CASE("a name from a stranger cannot send escape sequences to the terminal")
   const outcome nodes = where.run({"list", "--nodes"});
   CHECK(has(nodes.out, "evil?[31m"));
   CHECK_FALSE(has(nodes.out, "\033"));
+}
+
+TEST_CASE("info tells whom a node has refused, by user and cause") {
+  const scratch where;
+  bus::node one(where.options("one"));
+  const std::string path =
+      where.options("").directory + "/" + bus::to_hex(one.id().value) + ".sock";
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  REQUIRE(path.size() < sizeof address.sun_path);
+  path.copy(address.sun_path, path.size());
+  const bus::fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  REQUIRE(::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) ==
+          0);
+  REQUIRE(::send(socket.get(), "rubbish", 7, MSG_NOSIGNAL) == 7);
+  // It is told so, and then it is in the books.
+  std::array<char, 64> farewell;
+  const auto until = bus::deadline::after(20s);
+  while (::recv(socket.get(), farewell.data(), farewell.size(), MSG_DONTWAIT) < 0) {
+    REQUIRE_FALSE(until.passed());
+    one.run_for(1ms);
+  }
+  const outcome text = where.run({"info", "one"});
+  CHECK(text.code == 0);
+  CHECK(has(text.out, "refused over shm, user " + std::to_string(::geteuid())));
+  CHECK(has(text.out, "malformed 1"));
+  const auto lines = lines_of(where.run({"info", "one", "--json"}).out);
+  REQUIRE(lines.size() == 1);
+  const json& books = lines[0]["books"];
+  REQUIRE(books.size() == 1);
+  CHECK(books[0]["kind"] == "refusals");
+  CHECK(books[0]["transport"] == "shm");
+  CHECK(books[0]["user"] == ::geteuid());
+  CHECK(books[0]["refused"]["malformed"] == 1);
+  CHECK(books[0]["refused"]["stranger"] == 0);
 }
 
 TEST_CASE("list counts publishers and subscriptions, wildcards included; bare bus lists") {

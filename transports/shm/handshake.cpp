@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -45,6 +46,21 @@ bus::result<bus::fd> make_socket() noexcept {
   return made;
 }
 
+// In a user namespace, all ids that it does not know look like this one: two of them may be
+// anybody. Where every id is known, it is an id like any other.
+bool is_known(std::uint32_t id) noexcept {
+  constexpr std::uint32_t overflow_id = 65534;
+  static const bool all_known = [] {
+    std::ifstream map("/proc/self/uid_map");
+    std::uint64_t inside = 1;
+    std::uint64_t outside = 1;
+    std::uint64_t count = 0;
+    map >> inside >> outside >> count;
+    return inside == 0 && outside == 0 && count == UINT32_MAX;
+  }();
+  return id != overflow_id || all_known;
+}
+
 bool belongs_to(const bus::fd& socket, gid_t group) noexcept {
   std::array<gid_t, 256> groups;  // more than anybody has; beyond it, the peer is not admitted
   socklen_t bytes = sizeof groups;
@@ -55,9 +71,11 @@ bool belongs_to(const bus::fd& socket, gid_t group) noexcept {
   return std::find(groups.begin(), end, group) != end;
 }
 
+// Where there is no /proc to say what it is, a descriptor of our own user is believed.
 bool is_eventfd(const bus::fd& event) noexcept {
   std::array<char, 64> target;
   const ssize_t length = ::readlink(path_of(event.get()).c_str(), target.data(), target.size());
+  if (length < 0 && errno == ENOENT) return true;
   return length > 0 && std::string_view(target.data(), static_cast<std::size_t>(length)) ==
                            "anon_inode:[eventfd]";
 }
@@ -149,27 +167,50 @@ bus::result<bus::fd> doorway::connect(bus::node_id id) const {
   return unexpected(last_system_error());
 }
 
-bool doorway::admits(const bus::fd& socket) const noexcept {
+bus::result<credentials> doorway::admit(const bus::fd& socket) const noexcept {
   const auto peer = peer_of(socket);
-  if (!peer) return false;
-  if (peer->uid == ::geteuid() || peer->uid == 0) return true;
+  if (!peer) return peer;
   struct stat about {};
-  if (::fstat(directory_.get(), &about) != 0 || (about.st_mode & S_IWGRP) == 0) return false;
+  if (::fstat(directory_.get(), &about) != 0) return unexpected(last_system_error());
+  if (peer->uid == 0 || (peer->uid == ::geteuid() && is_known(peer->uid))) return peer;
+  // Whom our user namespace does not know is judged by the kernel alone: it let nobody through a
+  // directory that is closed to others who had no right there.
+  if (!is_known(peer->uid) || !is_known(about.st_gid)) {
+    if ((about.st_mode & S_IRWXO) == 0) return peer;
+    return unexpected(errc::stranger);
+  }
   // Opened to all by hand is opened to nobody in particular.
-  if ((about.st_mode & S_IWOTH) != 0) return false;
-  return peer->gid == about.st_gid || belongs_to(socket, about.st_gid);
+  if ((about.st_mode & S_IWGRP) == 0 || (about.st_mode & S_IWOTH) != 0) {
+    return unexpected(errc::stranger);
+  }
+  if (peer->gid == about.st_gid || belongs_to(socket, about.st_gid)) return peer;
+  return unexpected(errc::stranger);
+}
+
+bus::result<credentials> doorway::admit(const bus::fd& socket, bus::node_id id) const {
+  auto peer = admit(socket);
+  if (peer && !may_be(id, *peer)) return unexpected(errc::stranger);
+  return peer;
+}
+
+bool doorway::may_be(bus::node_id id, const credentials& who) const {
+  struct stat about {};
+  if (::fstatat(directory_.get(), name_of(id).c_str(), &about, AT_SYMLINK_NOFOLLOW) != 0) {
+    return true;
+  }
+  return about.st_uid == who.uid || who.uid == 0;
 }
 
 void note::add(bus::bell_keys&& keys) noexcept {
   add(std::move(keys.page));
-  add(std::move(keys.event));
+  if (keys.event) add(std::move(keys.event));
   if (keys.thread) add(std::move(keys.thread));
 }
 
 bus::bell_keys note::keys(std::size_t first) noexcept {
   bus::bell_keys found;
-  found.page = std::move(descriptors[first]);
-  found.event = std::move(descriptors[first + 1]);
+  if (first < count) found.page = std::move(descriptors[first]);
+  if (first + 1 < count) found.event = std::move(descriptors[first + 1]);
   if (first + 2 < count) found.thread = std::move(descriptors[first + 2]);
   return found;
 }
@@ -237,7 +278,16 @@ bus::result<note> receive_note(const bus::fd& socket) noexcept {
   }
   const bool whole = collect_descriptors(envelope, received);
   if (got == 0) return unexpected(errc::gone);
+  if (got == knock_bytes && whole && received.count == 0) {
+    received.head.kind = static_cast<std::uint16_t>(note_kind::knock);
+    return received;
+  }
   const note_layout& head = received.head;
+  // Fewer than were sent, and there was room for them: this process has no descriptors left.
+  if ((envelope.msg_flags & MSG_CTRUNC) != 0 && received.count < head.descriptors &&
+      head.descriptors <= note::descriptors_max) {
+    return unexpected(bus::system_error_of(EMFILE));
+  }
   if (!whole || got != sizeof head || head.magic != note_layout::magic_value ||
       head.descriptors != received.count) {
     return unexpected(errc::corrupt);
@@ -250,10 +300,23 @@ bus::result<note> receive_note(const bus::fd& socket) noexcept {
   return received;
 }
 
-bool vet(bus::bell_keys& keys, const credentials& peer) noexcept {
-  if (!keys.page || !keys.event) return false;
-  if (peer.uid != ::geteuid()) keys.thread.reset();
-  return is_eventfd(keys.event) || peer.uid == ::geteuid();
+bus::result<bus::bell_keys> keys_for(const credentials& peer, const bus::bell& own) {
+  return peer.uid == ::geteuid() ? own.keys() : own.keys_for_stranger();
+}
+
+bus::result<bus::bell_keys> vet(bus::bell_keys&& keys, const credentials& peer,
+                                const bus::fd& socket) noexcept {
+  if (!keys.page) return unexpected(errc::corrupt);
+  if (peer.uid == ::geteuid() && keys.event) {
+    if (!is_eventfd(keys.event)) return unexpected(errc::corrupt);
+    return std::move(keys);
+  }
+  auto way_back = socket.duplicate();
+  if (!way_back) return unexpected(way_back.error());
+  bus::bell_keys trusted;
+  trusted.page = std::move(keys.page);
+  trusted.socket = std::move(*way_back);
+  return trusted;
 }
 
 }  // namespace transports::shared

@@ -53,10 +53,14 @@ class doorway {
   // Connects without waiting; an empty descriptor means that the other's queue is full: try later.
   // Errors: not_found (nobody listens), denied, or the kernel's.
   [[nodiscard]] bus::result<bus::fd> connect(bus::node_id id) const;
-  // Whether this peer may talk to us: our own user, root, or a member of the group that the
-  // directory was opened to. The kernel has asked the same of the directory, unless somebody opened
-  // that by hand.
-  [[nodiscard]] bool admits(const bus::fd& socket) const noexcept;
+  // Who is at the other end, if it may talk to us: our own user, root, or a member of the group
+  // that the directory was opened to. The kernel has asked the same of the directory, unless
+  // somebody opened that by hand. Errors: stranger, or the kernel's.
+  [[nodiscard]] bus::result<credentials> admit(const bus::fd& socket) const noexcept;
+  // The same, and it is the user whose socket stands there under the name of `id`, if there is one:
+  // nobody else may come as that node, nor wait in its place.
+  [[nodiscard]] bus::result<credentials> admit(const bus::fd& socket, bus::node_id id) const;
+  [[nodiscard]] bool may_be(bus::node_id id, const credentials& who) const;
 
  private:
   bus::fd directory_;
@@ -86,14 +90,18 @@ struct note {
   return send_note(socket, last);
 }
 
-// Errors: timed_out (nothing there yet), gone (the other end closed), corrupt (not a note, or
-// descriptors lost on the way), incompatible (a note of another version), or the kernel's. A
-// farewell is a note of any version.
+// A knock is a note of that kind, and nothing else in it holds. Errors: timed_out (nothing there
+// yet), gone (the other end closed), corrupt (not a note, or descriptors lost on the way),
+// incompatible (a note of another version), or the kernel's. A farewell is a note of any version.
 [[nodiscard]] bus::result<note> receive_note(const bus::fd& socket) noexcept;
 
-// Drops the keys that a peer must not be trusted with: a thread to signal, unless it is our own
-// user's (we may have the right to signal somebody who did not ask for it). False: not a bell's
-// keys at all.
-[[nodiscard]] bool vet(bus::bell_keys& keys, const credentials& peer) noexcept;
+// The keys that a peer is handed, and what we make of those that it handed us. Another user's
+// process is given no more than a look at our bell, and nothing of its own is trusted but the page:
+// no eventfd, which it could make us wait at, and no thread to signal (we may have the right to
+// signal somebody who did not ask for it). Its socket takes their place. Errors: corrupt (not a
+// bell's keys), or the kernel's.
+[[nodiscard]] bus::result<bus::bell_keys> keys_for(const credentials& peer, const bus::bell& own);
+[[nodiscard]] bus::result<bus::bell_keys> vet(bus::bell_keys&& keys, const credentials& peer,
+                                              const bus::fd& socket) noexcept;
 
 }  // namespace transports::shared

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -22,8 +23,6 @@ using namespace std::chrono_literals;
 
 // A full queue of connections, or no descriptor left, is tried again after this.
 constexpr auto retry_after = 20ms;
-// Samples that one peer may deliver before the next has its turn: half a default batch.
-constexpr std::size_t share = 32;
 constexpr unsigned kind_bits = 3;
 
 }  // namespace
@@ -33,7 +32,12 @@ hub::hub(const bus::transport_setup& setup)
       doorbell_(setup.doorbell),
       memory_bytes_max_(arena::whole_chunks(setup.memory_bytes_max)),
       depth_(std::bit_ceil(std::clamp(setup.link_depth, 1U, depth_max))),
-      process_id_(::getpid()) {}
+      process_id_(::getpid()) {
+  rlimit files{};
+  // No answer: as few as the kernel gives by default.
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) files.rlim_cur = 1024;
+  quota_ = std::make_shared<quota>(::geteuid(), quota::limits_for(files.rlim_cur));
+}
 
 bus::result<std::shared_ptr<hub>> hub::make(const bus::transport_setup& setup) {
   if (setup.directory.empty()) return unexpected(errc::unsupported);
@@ -106,10 +110,12 @@ std::uint64_t hub::payload_bytes_max() const noexcept {
 // --- data
 
 bus::result<void> hub::have_arena() {
-  if (arena_) return {};
+  if (arena_ && !is_outdated_) return {};
   auto made = arena::make(memory_bytes_max_);
   if (!made) return unexpected(made.error());
+  copied_ = {};
   arena_ = std::move(*made);
+  is_outdated_ = false;
   return {};
 }
 
@@ -149,7 +155,7 @@ bus::result<bus::block*> hub::slot(std::uint64_t bytes) noexcept {
 }
 
 bus::result<bus::loan> hub::lend(std::uint64_t bytes) noexcept {
-  if (!arena_) {
+  if (!arena_ || is_outdated_) {
     if (auto ready = have_arena(); !ready) return unexpected(ready.error());
   }
   auto given = slot(bytes);
@@ -301,9 +307,9 @@ std::size_t hub::poll(std::size_t budget, bus::sink& into) noexcept {
     for (std::size_t i = 0; i < incoming_.size() && taken < budget; ++i) {
       if (turn_ >= incoming_.size()) turn_ = 0;
       incoming& link = *incoming_[turn_++];
-      const std::size_t got = link.lane->poll(std::min(share, budget - taken), into);
+      const std::size_t got = link.lane->poll(std::min(link.share, budget - taken), into);
       taken += got;
-      more = more || got >= share;
+      more = more || got >= link.share;
       if (link.lane->broken() && !link.ended) end_incoming(link, errc::corrupt);
     }
   }
@@ -349,9 +355,12 @@ void hub::dispatch(std::uint64_t key, std::uint32_t events, bus::sink& into) noe
       return greet(number, into);
     case watched::incoming:
       for (auto& link : incoming_) {
-        if (link->number != number || link->ended) continue;
-        // After its hello a sender has nothing to say: whatever comes is the end.
-        end_incoming(*link, errc::gone);
+        if (link->number == number && !link->ended) hear_sender(*link);
+      }
+      return;
+    case watched::in_process:
+      for (auto& link : incoming_) {
+        if (link->number == number) end_incoming(*link, errc::gone);
       }
       return;
     case watched::out_socket:
@@ -372,8 +381,7 @@ void hub::expire() noexcept {
   }
   std::erase_if(newcomers_, [&](const newcomer& one) {
     if (!one.until.passed()) return false;
-    static_cast<void>(send_farewell(one.socket, id_, errc::timed_out));
-    unwatch(one.socket.get());
+    refuse(one.socket, one.who.uid, errc::timed_out, bus::refusal::silent);
     return true;
   });
   for (outgoing* link : outgoing_) {

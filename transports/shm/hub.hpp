@@ -16,6 +16,7 @@
 #include "transports/shm/handshake.hpp"
 #include "transports/shm/lane_in.hpp"
 #include "transports/shm/lane_out.hpp"
+#include "transports/shm/quota.hpp"
 
 #include <cstdint>
 #include <memory>
@@ -61,6 +62,9 @@ class hub final : public bus::inbox {
   void leave(std::unique_ptr<outgoing> link) noexcept;
   // Listens in the directory that has this name now, if we are not to be found there yet.
   [[nodiscard]] bus::result<void> move_to(const std::string& directory);
+  // Ends the links of peers whom the directory does not admit any more. If one of them could read
+  // our arena, there is a new one from now on, and the other links are made anew, over it.
+  void reconsider();
   // The transport is no more: all links end.
   void close() noexcept;
   [[nodiscard]] std::uint64_t payload_bytes_max() const noexcept;
@@ -72,12 +76,17 @@ class hub final : public bus::inbox {
   [[nodiscard]] int wait_handle() noexcept override { return watch_.get(); }
   [[nodiscard]] bool arm() noexcept override;
   void disarm() noexcept override {}
+  [[nodiscard]] std::span<const bus::refusal_tally> refused() const noexcept override {
+    return refusals_.tallies();
+  }
 
  private:
   struct newcomer {
     std::uint64_t number;
     bus::fd socket;
     bus::deadline until;
+    credentials who;
+    quota::claim place;
   };
   struct incoming {
     std::uint64_t number = 0;
@@ -86,12 +95,15 @@ class hub final : public bus::inbox {
     lane_in::owner lane;
     bus::fd process;
     std::error_code ended;
+    std::uint64_t looks = 0;  // since it ended, and there was still something in its lane
+    std::size_t share = 0;    // samples that it may deliver before the next has its turn
   };
   enum class watched : std::uint64_t {
     listener,
     timer,
     newcomer,
     incoming,
+    in_process,
     out_socket,
     out_process
   };
@@ -121,8 +133,14 @@ class hub final : public bus::inbox {
   outgoing* find_outgoing(std::uint64_t number) noexcept;
   // --- receiving side
   void accept_newcomers() noexcept;
+  bool seat(bus::fd&& socket, const credentials& who);
+  bool make_place(uid_t user);
+  void refuse(const bus::fd& socket, uid_t user, std::error_code why, bus::refusal cause) noexcept;
   void greet(std::uint64_t number, bus::sink& into) noexcept;
   bus::result<void> adopt(newcomer& guest, note& hello, bus::sink& into);
+  bus::result<lane_in::owner> take_lane(newcomer& guest, note& hello);
+  void share_turns(uid_t user) noexcept;
+  void hear_sender(incoming& link) noexcept;
   void fence(bus::node_id sender, const credentials& who, bus::sink& into) noexcept;
   void end_incoming(incoming& link, std::error_code why) noexcept;
   void finish_ended(bus::sink& into) noexcept;
@@ -147,6 +165,9 @@ class hub final : public bus::inbox {
   bool listener_paused_ = false;
   bool closed_ = false;
   bool any_ended_ = false;
+  bool is_outdated_ = false;  // somebody who may not can read the arena: nothing is lent from it
+  std::shared_ptr<quota> quota_;
+  bus::refusal_book refusals_;
   std::uint64_t numbers_ = 0;
   std::size_t turn_ = 0;  // whose turn it is to be read
   arena::owner arena_;

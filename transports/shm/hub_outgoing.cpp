@@ -22,7 +22,7 @@ constexpr auto welcome_within = 10s;
 
 // What a stranger says about its reasons is a number from a list, or nothing.
 errc checked_code(std::uint32_t code) noexcept {
-  const bool is_known = code >= 1 && code <= static_cast<std::uint32_t>(errc::corrupt);
+  const bool is_known = code >= 1 && code <= static_cast<std::uint32_t>(errc::cgroup_full);
   return is_known ? static_cast<errc>(code) : errc::refused;
 }
 
@@ -48,8 +48,7 @@ bus::result<void> hub::reach(outgoing& link) {
   auto socket = doorway_.connect(link.peer);
   if (!socket) return unexpected(socket.error());
   if (!*socket) return {};  // the peer's queue is full; expire() tries again
-  if (!doorway_.admits(*socket)) return unexpected(errc::denied);
-  auto who = peer_of(*socket);
+  auto who = doorway_.admit(*socket, link.peer);
   if (!who) return unexpected(who.error());
   link.who = *who;
   link.process = process_of(*socket);
@@ -72,7 +71,7 @@ bus::result<void> hub::say_hello(outgoing& link) {
   if (!payloads) return unexpected(payloads.error());
   auto lane = link.lane.hand_out();
   if (!lane) return unexpected(lane.error());
-  auto keys = doorbell_->keys();
+  auto keys = keys_for(link.who, *doorbell_);
   if (!keys) return unexpected(keys.error());
   hello.add(std::move(*payloads));
   hello.add(std::move(*lane));
@@ -88,6 +87,7 @@ void hub::hear(outgoing& link, bool hung_up) noexcept {
     return;
   }
   const auto kind = static_cast<note_kind>(heard->head.kind);
+  if (kind == note_kind::knock && link.state == link_state::open) return;
   if (kind == note_kind::farewell) {
     return end(link, checked_code(heard->head.code), hung_up);
   }
@@ -100,13 +100,13 @@ void hub::hear(outgoing& link, bool hung_up) noexcept {
 }
 
 bus::result<void> hub::open(outgoing& link, note& welcome) {
-  if (welcome.count < 3 || welcome.count > 4) return unexpected(errc::corrupt);
+  if (welcome.count < 2 || welcome.count > 4) return unexpected(errc::corrupt);
   if (welcome.head.node != link.peer.value) return unexpected(errc::refused);
   const bus::fd answers = std::move(welcome.descriptors[0]);
-  bus::bell_keys keys = welcome.keys(1);
-  if (!vet(keys, link.who)) return unexpected(errc::corrupt);
+  auto keys = vet(welcome.keys(1), link.who, link.socket);
+  if (!keys) return unexpected(keys.error());
   if (auto opened = link.lane.open(answers); !opened) return opened;
-  auto bell = bus::ringer::open(std::move(keys));
+  auto bell = bus::ringer::open(std::move(*keys));
   if (!bell) return unexpected(bell.error());
   link.bell.emplace(std::move(*bell));
   link.state = link_state::open;
@@ -123,6 +123,7 @@ void hub::end(outgoing& link, std::error_code why, bool dead) noexcept {
     link.changed = true;
   }
   link.dead = link.dead || dead || never_opened;
+  link.bell.reset();  // it may hold the socket, whose end the peer waits for
   if (link.dead) {
     unwatch(link.socket.get());
     unwatch(link.process.get());

@@ -22,6 +22,7 @@
 #include "bus/link/inbox.hpp"
 #include "transports/shm/layout.hpp"
 #include "transports/shm/memory.hpp"
+#include "transports/shm/quota.hpp"
 
 #include <atomic>
 #include <cstdint>
@@ -56,7 +57,22 @@ class lane_in final : public bus::lender {
   [[nodiscard]] bus::result<bus::fd> hand_out() const noexcept {
     return shared::hand_out(answers_file_.get());
   }
-  void keep(bus::fd&& socket) noexcept { socket_ = std::move(socket); }
+  // The socket, and what was granted for all of this, both until the last sample is home.
+  void keep(bus::fd&& socket, quota::claim&& granted) noexcept {
+    socket_ = std::move(socket);
+    granted_ = std::move(granted);
+  }
+  // Private memory for each sample that may be out: by reference, or by value.
+  static constexpr std::uint64_t private_bytes = 128 + 256;
+  // What a link of such an offer takes from the node that accepts it.
+  [[nodiscard]] static demand price_of(std::uint32_t depth, std::uint64_t arena_bytes) noexcept {
+    const std::uint64_t ours = depth * private_bytes + answers_bytes(depth);
+    return {.connections = 0,
+            .links = 1,
+            .descriptors = descriptors,
+            .address_space = arena_bytes + lane_bytes(depth) + ours,
+            .memory = ours};
+  }
   [[nodiscard]] const bus::fd& socket() const noexcept { return socket_; }
 
   // Hands over at most `budget` messages, and the rest of a batch; returns how many. No system
@@ -68,6 +84,9 @@ class lane_in final : public bus::lender {
   [[nodiscard]] bool drained() const noexcept { return broken_ || look() == arrival::none; }
   // A rule was broken: nothing more will be read.
   [[nodiscard]] bool broken() const noexcept { return broken_; }
+
+  // Nothing more will be read, although no rule was broken.
+  void cut() noexcept { broken_ = true; }
 
   void take_back(bus::block& memory) noexcept override;
 
@@ -89,10 +108,13 @@ class lane_in final : public bus::lender {
     alignas(64) std::byte payload_copy[cell_layout::payload_bytes_max];
   };
   static_assert(sizeof(value_cell) == 256);
+  static_assert(sizeof(slot_cell) + sizeof(value_cell) == private_bytes);
   static constexpr std::uint32_t by_value = UINT32_MAX;  // as a block's tag
   static constexpr std::uint64_t prefetch_ahead = 4;
   // What is next in the lane.
   enum class arrival : std::uint8_t { none, entry, cell, broken };
+  // Arena, answers, socket, process; and the bell's event and thread, or the socket once more.
+  static constexpr std::uint64_t descriptors = 6;
 
   lane_in() = default;
   ~lane_in() = default;
@@ -152,6 +174,7 @@ class lane_in final : public bus::lender {
   bus::fd arena_file_;
   bus::fd answers_file_;
   bus::fd socket_;
+  quota::claim granted_;
   mapping arena_;
   mapping lane_;
   mapping answers_;

@@ -21,7 +21,7 @@ namespace transports::shared {
 // Of lane and answers together with the arena's slots; peers with another one are refused.
 inline constexpr std::uint16_t layout_version = 2;
 // Of the notes and their order.
-inline constexpr std::uint16_t protocol_version = 1;
+inline constexpr std::uint16_t protocol_version = 2;
 
 // Samples in flight per link: a power of two. At the most a lane of 1 MiB.
 inline constexpr std::uint32_t depth_max = 1U << 16;
@@ -148,7 +148,9 @@ static_assert(sizeof(answers_layout) == 24 && offsetof(answers_layout, cells_rea
 }
 
 // The only message on the socket. A hello and a welcome open the link; a farewell says why not.
-enum class note_kind : std::uint16_t { hello = 1, welcome = 2, farewell = 3 };
+// While it is open, a peer of another user knocks: one byte without a note, which only wakes.
+enum class note_kind : std::uint16_t { hello = 1, welcome = 2, farewell = 3, knock = 4 };
+inline constexpr std::size_t knock_bytes = 1;
 
 struct note_layout {
   static constexpr std::uint32_t magic_value = 0x4d48534f;  // "OSHM"

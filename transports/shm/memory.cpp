@@ -1,11 +1,16 @@
 #include "transports/shm/memory.hpp"
 
+#include "transports/shm/headroom.hpp"
+
 #include <cerrno>
 #include <csignal>
+#include <new>
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 namespace transports::shared {
@@ -16,6 +21,7 @@ using bus::last_system_error;
 using bus::unexpected;
 
 constexpr unsigned memfd_noexec_seal = 8;  // Linux 6.3; not in Debian 12's headers
+constexpr std::uint64_t foreseen_bytes_min = 1 << 20;
 constexpr int required_seals = F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE;
 
 // fallocate on tmpfs gives up with EINTR on any pending signal, and a signal at 1 kHz would make it
@@ -42,6 +48,22 @@ class signals_held {
  private:
   sigset_t before_;
 };
+
+// Whether so much can be taken without an OOM killer. Small amounts are not asked about: they cost
+// less than the question, and a limit so close is met by anything.
+bus::result<void> foresee(std::uint64_t bytes) noexcept {
+  if (bytes < foreseen_bytes_min) return {};
+  try {
+    const headroom left = find_headroom();
+    // Page tables here and in a reader, and what else is needed on the way: about 0.4 %.
+    const std::uint64_t needed = bytes + bytes / 256 + foreseen_bytes_min;
+    if (needed > left.cgroup) return unexpected(errc::cgroup_full);
+    if (needed > left.machine) return unexpected(errc::no_memory);
+    return {};
+  } catch (const std::bad_alloc&) {
+    return unexpected(errc::no_memory);
+  }
+}
 
 }  // namespace
 
@@ -85,6 +107,7 @@ bus::result<bus::fd> make_memory(const char* label, std::uint64_t bytes) noexcep
 }
 
 bus::result<void> extend(int memory, std::uint64_t end, std::uint64_t bytes) noexcept {
+  if (auto there = foresee(bytes); !there) return there;
   const signals_held quiet;
   // A thread-directed SIGKILL cannot be held; everything else cannot interrupt us more often than
   // it was pending before.
@@ -124,7 +147,14 @@ bus::result<std::uint64_t> inspect(int memory) noexcept {
   if ((seals & required_seals) != required_seals || about.st_size < 0) {
     return unexpected(errc::corrupt);
   }
-  // A hole would be filled at our expense when we read it.
+  // Huge pages can be sealed, too, and run out: then reading is SIGBUS.
+  struct statfs where {};
+  if (::fstatfs(memory, &where) != 0 || where.f_type != TMPFS_MAGIC) {
+    return unexpected(errc::corrupt);
+  }
+  // A hole would be filled at our expense when we read it. (Blocks beyond the end can hide one: who
+  // does that pays for as much as it makes us pay. To look for holes, SEEK_HOLE waits for a lock
+  // that a hostile writer can hold for seconds, so it is not asked.)
   if (about.st_blocks * 512 < about.st_size) return unexpected(errc::corrupt);
   return static_cast<std::uint64_t>(about.st_size);
 }

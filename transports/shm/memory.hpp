@@ -46,7 +46,8 @@ class mapping {
 // A memfd of `bytes`, reserved; 0 is fine. `label` shows in /proc/PID/maps.
 [[nodiscard]] bus::result<bus::fd> make_memory(const char* label, std::uint64_t bytes) noexcept;
 // Makes the file `bytes` longer, from `end` on, with real pages behind it. The size changes last:
-// nobody sees bytes that are not reserved. Errors: no_memory, no_space, or the kernel's.
+// nobody sees bytes that are not reserved. Errors: cgroup_full (seen before the kernel would have
+// killed somebody for it), no_memory, no_space, or the kernel's.
 [[nodiscard]] bus::result<void> extend(int memory, std::uint64_t end, std::uint64_t bytes) noexcept;
 // Forbids all that would hurt a reader: shrinking, writing by anyone who has no mapping yet, and,
 // unless the memory `grows`, growing.

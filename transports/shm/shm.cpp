@@ -24,6 +24,8 @@ std::string_view name_of(bus::rung used) noexcept {
       return "signal";
     case bus::rung::event:
       return "event";
+    case bus::rung::socket:
+      return "socket";
   }
   return "nothing";
 }
@@ -112,6 +114,8 @@ class shm_transport final : public bus::transport {
   bus::result<void> move_to(const std::string& directory) override {
     return home_->move_to(directory);
   }
+
+  void reconsider() override { home_->reconsider(); }
 
   bus::result<bus::loan> lend(std::uint64_t bytes) noexcept override { return home_->lend(bytes); }
 
