@@ -64,6 +64,11 @@ std::optional<node_name> split(std::string_view name) {
 
 bool is_draft(std::string_view rest) { return rest.find(".tmp") != std::string_view::npos; }
 
+// A folder that was to become schemas/ or waiting/ (bus/node/modes.cpp).
+bool is_folder_draft(std::string_view name) {
+  return name.starts_with("schemas.tmp") || name.starts_with("waiting.tmp");
+}
+
 bool is_node_file(std::string_view rest) {
   return is_draft(rest) ||
          std::find(node_suffixes.begin(), node_suffixes.end(), rest) != node_suffixes.end();
@@ -155,6 +160,11 @@ std::vector<leftover> find_leftovers(const rendezvous& place) {
     if (!ledger.empty()) found.push_back({ledger, reason});
   }
   if (all_cards_read) add_schemas(place, used, found);
+  for (const std::string& name : names) {
+    if (is_folder_draft(name) && is_old(directory, name)) {
+      found.push_back({name, "a draft that nobody finished"});
+    }
+  }
   return found;
 }
 
@@ -168,7 +178,8 @@ result<void> remove_leftover(const rendezvous& place, const leftover& one) {
       return unexpected(errc::exists);
     }
   }
-  if (::unlinkat(directory, one.path.c_str(), 0) != 0 && errno != ENOENT) {
+  const int how = is_folder_draft(one.path) ? AT_REMOVEDIR : 0;
+  if (::unlinkat(directory, one.path.c_str(), how) != 0 && errno != ENOENT) {
     return unexpected(last_system_error());
   }
   return {};

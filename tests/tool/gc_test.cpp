@@ -86,13 +86,16 @@ TEST_CASE("gc removes old drafts and schemas that nobody names, and leaves fresh
   for (const std::string& path : {unused, fresh, draft, socket, stranger}) {
     std::ofstream(path) << "x";
   }
-  for (const std::string& path : {used, unused, draft, socket, stranger}) make_old(path);
+  const std::string folder = where.path() + "/bus/schemas.tmp0123456789abcdef";
+  REQUIRE(std::filesystem::create_directory(folder));
+  for (const std::string& path : {used, unused, draft, socket, stranger, folder}) make_old(path);
   CHECK(where.run({"gc"}).code == 0);
   CHECK(std::filesystem::exists(used));
   CHECK(std::filesystem::exists(fresh));
   CHECK(std::filesystem::exists(stranger));
   CHECK_FALSE(std::filesystem::exists(unused));
   CHECK_FALSE(std::filesystem::exists(draft));
+  CHECK_FALSE(std::filesystem::exists(folder));
   CHECK_FALSE(std::filesystem::exists(socket));
 }
 

@@ -133,8 +133,8 @@ class hub final : public bus::inbox {
   outgoing* find_outgoing(std::uint64_t number) noexcept;
   // --- receiving side
   void accept_newcomers() noexcept;
-  bool seat(bus::fd&& socket, const credentials& who);
-  bool make_place(uid_t user);
+  std::optional<bus::refusal> seat(bus::fd&& socket, const credentials& who);
+  bool make_place(uid_t user, bus::refusal limit);
   void refuse(const bus::fd& socket, uid_t user, std::error_code why, bus::refusal cause) noexcept;
   void greet(std::uint64_t number, bus::sink& into) noexcept;
   bus::result<void> adopt(newcomer& guest, note& hello, bus::sink& into);

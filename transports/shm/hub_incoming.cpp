@@ -67,33 +67,39 @@ void hub::accept_newcomers() noexcept {
              cause_of(who.error()));
     } else if (!quota_->may_begin(who->uid, bus::steady_ns())) {
       refuse(socket, who->uid, errc::quota, refusal::haste);
-    } else if (!seat(std::move(socket), *who)) {
-      refusals_.count(who->uid, refusal::no_room);
+    } else if (const auto cause = seat(std::move(socket), *who)) {
+      refusals_.count(who->uid, *cause);
     }
   }
 }
 
-// Gives a newcomer its place, until it says hello. False: there is none, and it was told.
-bool hub::seat(bus::fd&& socket, const credentials& who) {
+// Gives a newcomer its place, until it says hello; or tells it that there is none, and returns why.
+std::optional<refusal> hub::seat(bus::fd&& socket, const credentials& who) {
   constexpr demand one_connection{.connections = 1, .descriptors = 1};
   auto place = quota_->ask(who.uid, one_connection);
-  if (place.refused && make_place(who.uid)) place = quota_->ask(who.uid, one_connection);
-  const std::uint64_t number = ++numbers_;
-  if (place.refused || !watch(socket.get(), watched::newcomer, number, EPOLLIN | EPOLLRDHUP)) {
+  if (place.refused && make_place(who.uid, *place.refused)) {
+    place = quota_->ask(who.uid, one_connection);
+  }
+  if (place.refused) {
     static_cast<void>(send_farewell(socket, id_, errc::quota));
-    return false;
+    return place.refused;
+  }
+  const std::uint64_t number = ++numbers_;
+  if (!watch(socket.get(), watched::newcomer, number, EPOLLIN | EPOLLRDHUP)) {
+    static_cast<void>(send_farewell(socket, id_, errc::refused));
+    return refusal::no_room;
   }
   newcomers_.push_back({number, std::move(socket), bus::deadline::after(hello_within), who,
                         std::move(place.granted)});
-  return true;
+  return std::nullopt;
 }
 
 // The oldest of a user's own connections that have not said hello makes room.
-bool hub::make_place(uid_t user) {
+bool hub::make_place(uid_t user, refusal limit) {
   const auto oldest = std::find_if(newcomers_.begin(), newcomers_.end(),
                                    [&](const newcomer& one) { return one.who.uid == user; });
   if (oldest == newcomers_.end()) return false;
-  refuse(oldest->socket, user, errc::quota, refusal::connections);
+  refuse(oldest->socket, user, errc::quota, limit);
   newcomers_.erase(oldest);
   return true;
 }

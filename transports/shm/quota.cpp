@@ -71,7 +71,9 @@ quota::answer quota::ask(uid_t user, const demand& what) {
   if (!given.refused && user != own_ && passed(others, what, limits_.others)) {
     given.refused = refusal::no_room;
   }
-  if (!given.refused && passed(all, what, limits_.node)) given.refused = refusal::no_room;
+  if (const auto hit = passed(all, what, limits_.node); hit && !given.refused) {
+    given.refused = user == own_ ? *hit : refusal::no_room;
+  }
   if (given.refused) return given;
   add(asking.used, what);
   given.granted = claim(shared_from_this(), user, what);
