@@ -2,6 +2,7 @@
 
 #include "bus/node/error.hpp"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <utility>
@@ -114,11 +115,24 @@ void loop_signal::raise() {
   timer_.cancel();
 }
 
-asio::awaitable<void> loop_signal::wait() {
+asio::awaitable<void> loop_signal::wait(deadline until) {
+  using clock = std::chrono::steady_clock;
+  timer_.expires_at(clock::time_point(std::chrono::nanoseconds(until.at_ns())));
   std::error_code cancelled;
-  while (!std::exchange(raised_, false)) {
+  while (!std::exchange(raised_, false) && !until.passed()) {
     co_await timer_.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
   }
+}
+
+asio::awaitable<bool> await_room(core& around, publication& source, deadline until) {
+  loop_signal stirred(around);
+  // The publisher may end meanwhile, and even the node: then only this is looked at.
+  const auto wait = around.expect_room(source, [&stirred] { stirred.raise(); });
+  while (wait->source && !around.has_room(*wait->source)) {
+    if (until.passed()) co_return false;
+    co_await stirred.wait(std::min(until, around.next_lapse(*wait->source)));
+  }
+  co_return wait->source != nullptr;
 }
 
 }  // namespace bus

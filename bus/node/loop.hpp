@@ -34,11 +34,14 @@ class loop_signal {
  public:
   explicit loop_signal(core& around);
   void raise();
-  [[nodiscard]] asio::awaitable<void> wait();
+  [[nodiscard]] asio::awaitable<void> wait(deadline until = deadline::never());
 
  private:
   asio::steady_timer timer_;
   bool raised_ = false;
 };
+
+// Waits until the publisher has_room(), it has ended (false), or the deadline (false).
+[[nodiscard]] asio::awaitable<bool> await_room(core& around, publication& source, deadline until);
 
 }  // namespace bus

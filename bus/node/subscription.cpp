@@ -5,15 +5,26 @@
 
 namespace bus {
 
-subscription::subscription(setup wanted, ledger_row& row)
+subscription::subscription(setup wanted, ledger_row& row, shelter& spare)
     : interest_(std::move(wanted.interest)),
       options_(wanted.options),
       callback_(std::move(wanted.callback)),
       row_(row),
-      ring_(callback_ ? 0 : std::max<std::uint32_t>(1, wanted.options.depth)) {
+      spare_(spare),
+      ring_(callback_ ? 0 : std::max<std::uint32_t>(1, wanted.options.depth)),
+      places_(wanted.options.depth) {
   interest_.set_subscription(wanted.number);
   interest_.set_depth(options_.depth);
   interest_.set_when_full(static_cast<std::uint32_t>(options_.when_full));
+  if (blocks()) interest_.set_block_for_ns(options_.block_for.count());
+}
+
+void subscription::make_room() {
+  if (callback_ || ring_.size() >= places_.most()) return;
+  std::vector<sample> larger(places_.most());
+  for (std::size_t i = 0; i < count_; ++i) larger[i] = std::move(ring_[after(i)]);
+  ring_ = std::move(larger);
+  first_ = 0;
 }
 
 void subscription::accept(sample&& arrived) {
@@ -24,16 +35,18 @@ void subscription::accept(sample&& arrived) {
     return;
   }
   if (count_ == ring_.size()) {
-    if (options_.when_full == drop::newest) {
+    if (options_.when_full != drop::oldest) {
       row_.lose(loss::queue_full, 1);
       return;
     }
     static_cast<void>(take());
     row_.lose(loss::overwritten, 1);
   }
-  std::size_t last = first_ + count_;
-  if (last >= ring_.size()) last -= ring_.size();
-  ring_[last] = std::move(arrived);
+  if (count_ >= spare_.each()) {
+    arrived = spare_.take_in(std::move(arrived));
+    row_.add(column::copied, 1);
+  }
+  ring_[after(count_)] = std::move(arrived);
   ++count_;
   row_.set(column::queued, count_);
   if (on_arrival) on_arrival();
@@ -44,6 +57,10 @@ sample subscription::take() noexcept {
   if (++first_ == ring_.size()) first_ = 0;
   --count_;
   row_.set(column::queued, count_);
+  if (blocks() && (++left_ >= places_.worth() || count_ == 0)) {
+    left_ = 0;
+    if (on_room) on_room();
+  }
   return oldest;
 }
 
