@@ -44,9 +44,11 @@ class deadline {
   [[nodiscard]] static deadline after(std::chrono::nanoseconds timeout) noexcept;
   [[nodiscard]] static deadline never() noexcept { return deadline(INT64_MAX); }
   [[nodiscard]] static deadline now() noexcept { return deadline(0); }
+  [[nodiscard]] static deadline at(std::int64_t steady_ns) noexcept { return deadline(steady_ns); }
 
   [[nodiscard]] std::int64_t at_ns() const noexcept { return at_ns_; }
   [[nodiscard]] bool is_never() const noexcept { return at_ns_ == INT64_MAX; }
+  [[nodiscard]] auto operator<=>(const deadline&) const noexcept = default;
   [[nodiscard]] bool passed() const noexcept { return !is_never() && steady_ns() >= at_ns_; }
 
  private:

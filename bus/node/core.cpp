@@ -118,6 +118,7 @@ void core::come_up() {
                 "no descriptors left for the node: raise the limit of open files (ulimit -n)");
   }
   open_directory();
+  shelter_ = std::make_unique<shelter>(options_.memory_bytes_max);
   reception_ = std::make_unique<reception>(
       *ledger_, reception::surroundings{
                     .introduced = [this](node_id from,
@@ -132,6 +133,25 @@ void core::come_up() {
                           suspects_[peer] = {.left = suspects_[peer].left};
                           directory_.fell_silent(peer);
                           links_file_.dirty = true;
+                        },
+                    .grant = [this](node_id to, const wire::Grant& words) { grant(to, words); },
+                    .revoke =
+                        [this](node_id to, std::uint32_t publisher, std::uint32_t subscription) {
+                          std::erase_if(early_grants_, [&](const auto& each) {
+                            return each.first == to && each.second.publisher() == publisher &&
+                                   each.second.subscription() == subscription;
+                          });
+                          const auto link = links_.find(to);
+                          if (link == links_.end()) return;
+                          link->second->revoke(publisher, subscription);
+                          restless_ = true;
+                        },
+                    .granted =
+                        [this](node_id from, const wire::Grant& words) {
+                          const auto link = links_.find(from);
+                          if (link == links_.end()) return;
+                          link->second->granted(words, steady_ns());
+                          restless_ = restless_ || link->second->restless();
                         }});
   open_transports();
   card_.set_version(card_version);
@@ -257,19 +277,18 @@ published core::publish_to_nobody(publication& source, std::uint64_t bytes,
                                   std::uint64_t messages) noexcept {
   source.row->set(column::published, source.head.sequence += messages);
   source.row->add(column::sent_bytes, bytes);
-  return {.links = 0, .taken = 0, .messages = messages, .error = {}};
+  return {.messages = messages};
 }
 
 published core::send(publication& source, sample&& sealed, std::uint32_t messages) noexcept {
+  if (source.gated != 0) return send_gated(source, std::move(sealed), messages);
   ledger_row& row = *source.row;
   source.head.sequence = sealed.head().sequence + messages - 1;
   const std::uint64_t bytes = sealed.head().bytes;
   // Before anybody has it: if we are killed in between, our last word covers all that we gave away.
   row.set(column::published, source.head.sequence);
   published outcome{.links = static_cast<std::uint32_t>(source.routes.size()),
-                    .taken = 0,
-                    .messages = messages,
-                    .error = {}};
+                    .messages = messages};
   for (std::size_t i = 0; i + 1 < source.routes.size(); ++i) {
     outcome.taken += source.routes[i]->offer(source, sealed) ? 1 : 0;
   }
@@ -286,18 +305,121 @@ published core::send(publication& source, sample&& sealed, std::uint32_t message
   return outcome;
 }
 
+// As send(), for a publisher that meets subscriptions that block. Whoever has a place gets the
+// sample at once, whoever does not block too; the others miss it, and the outcome says so.
+published core::send_gated(publication& source, sample&& sealed, std::uint32_t messages) noexcept {
+  const std::uint64_t sequence = sealed.head().sequence;
+  const std::int64_t now = steady_ns();
+  source.head.sequence = sequence + messages - 1;
+  source.row->set(column::published, source.head.sequence);
+  published outcome{.links = static_cast<std::uint32_t>(source.routes.size()),
+                    .messages = messages};
+  for (peer_link* const link : source.routes) {
+    const peer_link::verdict said = link->judge(source, sequence, now);
+    if (said.waiting + said.lapsed != 0 && outcome.blocked == 0) outcome.by = link->peer();
+    outcome.blocked += said.waiting + said.lapsed;
+    if (said.is_wanted) outcome.taken += link->offer_counted(source, sealed, messages) ? 1 : 0;
+  }
+  source.row->add(column::offered, std::uint64_t{outcome.links} * messages);
+  source.row->add(column::taken, std::uint64_t{outcome.taken} * messages);
+  source.row->add(column::full, std::uint64_t{outcome.links - outcome.taken} * messages);
+  source.row->add(column::sent_bytes, sealed.head().bytes);
+  restless_ = restless_ || !outcome;
+  return outcome;
+}
+
+bool core::admits(const publication& source) noexcept {
+  const std::int64_t now = steady_ns();
+  bool all = true;
+  for (peer_link* const link : source.routes) {
+    all = link->admits(source, now) && all;
+  }
+  restless_ = restless_ || !all;
+  return all;
+}
+
 bool core::has_room(const publication& source) noexcept {
-  return std::all_of(source.routes.begin(), source.routes.end(),
-                     [](peer_link* link) { return link->has_room(); });
+  const bool room = std::all_of(source.routes.begin(), source.routes.end(),
+                                [](peer_link* link) { return link->has_room(); });
+  // Restless until then, so that a sleep arms the outbox.
+  restless_ = restless_ || !room;
+  return room && (source.gated == 0 || admits(source));
+}
+
+core::waited core::wait_for(publication& source, deadline until, bool links_too) {
+  const std::uint32_t number = source.number;
+  // Nothing can come while a callback is waited for: there is only one thread.
+  if (in_pump_) until = deadline::now();
+  bool open = false;
+  const auto look = [&] {
+    open = source.gated == 0 || admits(source);
+    if (!links_too) return open;
+    for (peer_link* const link : source.routes) open = link->has_much_room() && open;
+    restless_ = restless_ || !open;
+    return open;
+  };
+  for (;;) {
+    // Whoever is waited for from now on has a deadline from now on.
+    static_cast<void>(look());
+    const deadline step = std::min(next_lapse(source), until);
+    drive(step, usual_budget,
+          [&] { return !publications_.contains(number) || look() || next_lapse(source) < step; });
+    if (!publications_.contains(number)) return waited::ended;
+    if (open) return waited::open;
+    if (until.passed()) return waited::late;
+  }
 }
 
 bool core::wait_room(publication& source, deadline until) {
-  return drive(until, usual_budget, [&] {
-    const bool much = std::all_of(source.routes.begin(), source.routes.end(),
-                                  [](peer_link* link) { return link->has_much_room(); });
-    restless_ = restless_ || !much;
-    return much;
-  });
+  return wait_for(source, until, true) == waited::open;
+}
+
+std::optional<published> core::wait_places(publication& source, deadline until) {
+  const waited how = wait_for(source, until, false);
+  if (how == waited::ended) return std::nullopt;
+  if (how == waited::open) return published{};
+  published outcome{.links = static_cast<std::uint32_t>(source.routes.size())};
+  for (const peer_link* const link : source.routes) {
+    const std::uint32_t waiting = link->waited_for(source);
+    if (waiting != 0 && outcome.blocked == 0) outcome.by = link->peer();
+    outcome.blocked += waiting;
+  }
+  return outcome;
+}
+
+deadline core::next_lapse(const publication& source) const noexcept {
+  deadline first = deadline::never();
+  if (source.gated == 0) return first;
+  for (const peer_link* const link : source.routes) {
+    first = std::min(first, link->lapses_at(source));
+  }
+  return first;
+}
+
+std::shared_ptr<room_wait> core::expect_room(publication& source, std::function<void()> wake) {
+  auto made = std::make_shared<room_wait>(room_wait{.source = &source, .wake = std::move(wake)});
+  waits_.push_back(made);
+  return made;
+}
+
+// Whoever waits in an event loop looks for itself; nobody is woken in vain but by the end.
+void core::wake_waits() {
+  std::erase_if(waits_, [](const auto& each) { return each.expired(); });
+  for (const auto& each : waits_) {
+    const auto one = each.lock();
+    if (one && (!one->source || has_room(*one->source))) one->wake();
+  }
+}
+
+// Says to a publisher's node what a subscription of ours has room for.
+void core::grant(node_id to, const wire::Grant& words) {
+  if (!directory_.find(to)) {
+    early_grants_.emplace(to, words);
+    return;
+  }
+  peer_link& link = link_to(to);
+  link.grant(words);
+  restless_ = restless_ || link.restless();
 }
 
 void core::pass() noexcept {
@@ -305,7 +427,7 @@ void core::pass() noexcept {
   try {
     if (sentry_ && sentry_->calls()) {
       attend();
-      hear_network();
+      hear(true);
     } else if (restless_) {
       tend();
     }
@@ -315,19 +437,22 @@ void core::pass() noexcept {
   }
 }
 
-// Who only publishes never takes, and still has to hear of those who want it: what a network
-// brought is heard here, as much as every subscription has room for, and one sample at least.
-void core::hear_network() {
-  std::size_t room = usual_budget;
-  for (const auto& [number, one] : subscriptions_) {
-    if (one->has_callback() || one->when_full() != drop::newest) continue;
-    room = std::min(room, one->room());
-  }
+// How many samples to take in passing: as many as a subscription that is alone has room for.
+std::size_t core::room_to_hear() const noexcept {
+  if (subscriptions_.size() != 1) return usual_budget;
+  const subscription& only = *subscriptions_.begin()->second;
+  if (only.has_callback() || only.when_full() != drop::newest) return usual_budget;
+  return std::clamp<std::size_t>(only.room(), 1, usual_budget);
+}
+
+// Who only publishes never takes, and still has to hear of those who want it, over a network, and
+// what those who block have room for.
+void core::hear(bool network_only) {
+  if (in_pump_) return;
   in_pump_ = true;
   for (std::size_t i = 0; i < transports_.size(); ++i) {
-    if (!has_called_[i] || traits_[i].reach != reach::network) continue;
-    const std::size_t came =
-        transports_[i]->arrivals().poll(std::max<std::size_t>(1, room), *reception_);
+    if (network_only && (!has_called_[i] || traits_[i].reach != reach::network)) continue;
+    const std::size_t came = transports_[i]->arrivals().poll(room_to_hear(), *reception_);
     has_called_[i] = came != 0;
   }
   in_pump_ = false;
@@ -357,6 +482,7 @@ std::size_t core::pump(std::size_t budget) {
     tend();
   }
   if (rarely) keep_books();
+  if (!waits_.empty()) wake_waits();
   reception_->rethrow_trouble();
   return came;
 }

@@ -28,6 +28,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -43,10 +44,24 @@ struct published {
   std::uint32_t links = 0;     // links that carry this publisher now; summed up over samples
   std::uint32_t taken = 0;     // of them, how many took the sample
   std::uint64_t messages = 0;  // published: they have a number, and are accounted for
-  std::error_code error;  // set when it could not be sent at all: no_memory, too_big, bad_message
+  // Set when it was not sent at all, and has no number: no_memory, too_big, bad_message; timed_out
+  // by publish_wait, closed when the publisher ended meanwhile.
+  std::error_code error = {};
+  // Subscriptions that block (drop::none), had no place for it, and have missed it; with timed_out,
+  // those that stood in its way.
+  std::uint32_t blocked = 0;
+  node_id by = {};  // the node of the first one
 
   // Nobody was refused. True also when nobody listens.
-  [[nodiscard]] explicit operator bool() const noexcept { return !error && taken == links; }
+  [[nodiscard]] explicit operator bool() const noexcept {
+    return !error && taken == links && blocked == 0;
+  }
+};
+
+// Somebody waits for room in an event loop. The publisher may end first.
+struct room_wait {
+  publication* source;         // null: it has ended
+  std::function<void()> wake;  // there may be room, or it has ended
 };
 
 // When to replace a file that changes in bursts. Every write wakes all nodes of the directory, and
@@ -132,18 +147,35 @@ class core {
             .correlation = source.head.correlation,
             .bytes = 0};
   }
+  // Whether `one` is the only subscription, so that what it leaves in the links delays no other.
+  [[nodiscard]] bool is_alone(const subscription& one) const noexcept {
+    return subscriptions_.size() == 1 && subscriptions_.begin()->second.get() == &one;
+  }
   // Offers a sample of so many messages, sealed with next_frame(), to every link, and counts it.
   published send(publication& source, sample&& sealed, std::uint32_t messages = 1) noexcept;
   // Counts messages that nobody listens to. Requires: source.routes.empty().
   published publish_to_nobody(publication& source, std::uint64_t bytes,
                               std::uint64_t messages = 1) noexcept;
-  // Whether every link has a place for the next sample; cheap.
-  [[nodiscard]] static bool has_room(const publication& source) noexcept;
-  // Waits until every link has much room, or the deadline; returns whether it has.
+  // Whether every link has a place for the next sample, and every subscription that blocks, unless
+  // its deadline is over; cheap.
+  [[nodiscard]] bool has_room(const publication& source) noexcept;
+  // Waits until every link has much room, and every subscription that blocks a place, or the
+  // deadline; returns whether it has.
   bool wait_room(publication& source, deadline until);
-  // Looks after the control plane if it called; cheap when it did not.
-  void in_passing() noexcept {
-    if (++turns_ % now_and_then == 0 || (sentry_ && sentry_->calls())) pass();
+  // Waits for places with those who block, and for nothing else. Nothing: the publisher has ended.
+  // Else who is still in the way, in `blocked` and `by`.
+  [[nodiscard]] std::optional<published> wait_places(publication& source, deadline until);
+  // Calls back when has_room() may have become true, as long as the returned object lives.
+  [[nodiscard]] std::shared_ptr<room_wait> expect_room(publication& source,
+                                                       std::function<void()> wake);
+  // When has_room() may become true because a deadline is over.
+  [[nodiscard]] deadline next_lapse(const publication& source) const noexcept;
+  // Looks after the control plane if it called; cheap when it did not. And listens for grants, now
+  // and then, and when somebody who blocks has no place for what is about to be published.
+  void in_passing(const publication& source) noexcept {
+    const bool rarely = ++turns_ % now_and_then == 0;
+    if (rarely || (sentry_ && sentry_->calls())) pass();
+    if (source.gated != 0 && (rarely || !admits(source))) hear(false);
   }
 
   // One turn; takes at most `budget` samples; returns how many.
@@ -206,7 +238,16 @@ class core {
 
   void pass() noexcept;
   void come_up();
-  void hear_network();
+  void hear(bool network_only);
+  [[nodiscard]] std::size_t room_to_hear() const noexcept;
+  [[nodiscard]] bool admits(const publication& source) noexcept;
+  enum class waited : std::uint8_t { open, late, ended };
+  [[nodiscard]] waited wait_for(publication& source, deadline until, bool links_too);
+  published send_gated(publication& source, sample&& sealed,
+                                     std::uint32_t messages) noexcept;
+  void wake_waits();
+  void grant(node_id to, const wire::Grant& words);
+  void share_places() noexcept;
   void open_directory();
   void open_transports();
   void watch(int descriptor, std::uint32_t what);
@@ -218,12 +259,11 @@ class core {
   void forget(node_id id, std::int64_t grave_ns);
   void rematch(node_id peer);
   void rematch(publication& source);
-  void meet_self(const wire::Interest& interest);
-  void part_from_self(const wire::Interest& interest);
+  void meet_own(const wire::Interest& changed);
   void withdraw(publication& source);
   template <class Visitor>
   void for_each_publication(const std::string& pattern, Visitor&& visit);
-  void want(publication& source, node_id peer);
+  void want(publication& source, node_id peer, const appetite& whose);
   [[nodiscard]] std::unique_ptr<peer_link> make_link(node_id peer);
   peer_link& link_to(node_id peer);
   void drop_link(node_id peer);
@@ -266,6 +306,7 @@ class core {
   graveyard graves_;
   wire::Card card_;
 
+  std::unique_ptr<shelter> shelter_;
   std::map<std::uint32_t, std::unique_ptr<publication>> publications_;
   std::unordered_multimap<std::string, publication*> by_topic_;
   std::map<std::uint32_t, std::shared_ptr<subscription>> subscriptions_;
@@ -282,6 +323,9 @@ class core {
     bool left = false;  // it took its card away: it is forgotten, once what it sent is read
   };
   std::unordered_map<node_id, suspect> suspects_;
+  std::vector<std::weak_ptr<room_wait>> waits_;
+  // For publishers of nodes whose cards have not come yet.
+  std::multimap<node_id, wire::Grant> early_grants_;
   std::vector<std::string> troubles_;
   // What we wrote of schemas, to write it again when somebody removes the directory.
   std::unordered_map<std::uint64_t, std::string> schemas_;

@@ -48,6 +48,14 @@ wire::Type to_wire(const type_info& type) {
                                   " (at byte " + std::to_string(verdict.at) + ")");
 }
 
+void add_to(appetite& whose, const wire::Interest& interest) {
+  if (interest.when_full() == static_cast<std::uint32_t>(drop::none)) {
+    whose.blocking.emplace_back(interest.subscription(), interest.block_for_ns());
+  } else {
+    whose.is_free = true;
+  }
+}
+
 // Known over a network, and not as a neighbour in the bus directory.
 bool is_remote(const known_node& one) { return one.network && !one.local; }
 
@@ -96,6 +104,12 @@ publication& core::advertise(const std::string& topic, const type_info& type) {
 }
 
 void core::retire(publication& source) {
+  for (const auto& each : waits_) {
+    const auto one = each.lock();
+    if (!one || one->source != &source) continue;
+    one->source = nullptr;
+    one->wake();
+  }
   for (auto& [peer, link] : links_) link->unwant(source);
   mismatches_.erase(mismatches_.lower_bound({source.number, node_id{}}),
                     mismatches_.lower_bound({source.number + 1, node_id{}}));
@@ -138,12 +152,13 @@ std::shared_ptr<subscription> core::subscribe(const std::string& pattern, const 
     }
   }
   ledger_row& row = ledger_->take(row_kind::subscription, wanted.number);
-  auto made = std::make_shared<subscription>(std::move(wanted), row);
+  auto made = std::make_shared<subscription>(std::move(wanted), row, *shelter_);
   reception_->add(made);
   subscriptions_.emplace(made->number(), made);
+  share_places();
   *card_.add_interests() = made->interest();
   directory_.add_interest(id_, made->interest());
-  meet_self(made->interest());
+  meet_own(made->interest());
   card_changed();
   return made;
 }
@@ -156,10 +171,17 @@ void core::retire(const std::shared_ptr<subscription>& one) {
                            [&](const auto& each) { return each.subscription() == one->number(); }),
             all.end());
   directory_.remove_interest(id_, one->number());
-  part_from_self(one->interest());
+  meet_own(one->interest());
   subscriptions_.erase(one->number());
+  share_places();
   ledger_->release(one->row());
   if (!leaving_) card_changed();
+}
+
+void core::share_places() noexcept {
+  const auto queues = std::count_if(subscriptions_.begin(), subscriptions_.end(),
+                                    [](const auto& one) { return !one.second->has_callback(); });
+  shelter_->share(subscriptions_.size(), static_cast<std::size_t>(queues), options_.link_depth);
 }
 
 std::size_t core::confirmed(const publication& source) const {
@@ -225,6 +247,8 @@ void core::learn(const wire::Card& card, directory::origin from) {
   if (link != links_.end()) {
     link->second->set_ways(rank_ways(traits_, *directory_.find(peer)), card.name());
   }
+  // Whoever is still unknown is put back.
+  for (const auto& [to, words] : std::exchange(early_grants_, {})) grant(to, words);
   if (card.version() != card_version) {
     complain("node " + card.name() + " (" + to_hex(peer.value) + ") speaks version " +
              std::to_string(card.version()) + ", we speak " + std::to_string(card_version) +
@@ -246,10 +270,12 @@ void core::forget(node_id id, std::int64_t grave_ns) {
 void core::rematch(node_id peer) {
   const known_node& known = *directory_.find(peer);
   std::erase_if(mismatches_, [&](const auto& one) { return one.first.second == peer; });
-  std::map<std::uint32_t, publication*> wanted;
+  std::map<std::uint32_t, std::pair<publication*, appetite>> wanted;
   const auto meet = [&](publication& source, const wire::Interest& interest) {
     if (types_agree(source.type, interest)) {
-      wanted.emplace(source.number, &source);
+      auto& [one, whose] = wanted[source.number];
+      one = &source;
+      add_to(whose, interest);
     } else {
       note_mismatch(source, peer, interest);
     }
@@ -263,7 +289,7 @@ void core::rematch(node_id peer) {
       if (link->second->wants(*source) && !wanted.contains(number)) link->second->unwant(*source);
     }
   }
-  for (auto& [number, source] : wanted) want(*source, peer);
+  for (auto& [number, one] : wanted) want(*one.first, peer, one.second);
   links_file_.dirty = true;
 }
 
@@ -283,35 +309,27 @@ void core::for_each_publication(const std::string& pattern, Visitor&& visit) {
   }
 }
 
-// A new subscription of our own against our publishers.
-void core::meet_self(const wire::Interest& interest) {
-  for_each_publication(interest.pattern(), [&](publication& source) {
-    if (types_agree(source.type, interest)) {
-      want(source, id_);
-    } else {
-      note_mismatch(source, id_, interest);
-    }
-  });
-  links_file_.dirty = true;
-}
-
-// A subscription of our own has ended: whom it met, others may still meet.
-void core::part_from_self(const wire::Interest& interest) {
-  const auto link = links_.find(id_);
-  for_each_publication(interest.pattern(), [&](publication& source) {
+// A subscription of our own has come, or ended: our publishers whom it meets are asked again what
+// our own subscriptions want of them.
+void core::meet_own(const wire::Interest& changed) {
+  for_each_publication(changed.pattern(), [&](publication& source) {
     const wire::Interest* refused = nullptr;
-    bool wanted = false;
-    directory_.for_each_interested(source.topic, [&](node_id peer, const wire::Interest& other) {
+    appetite whose;
+    directory_.for_each_interested(source.topic, [&](node_id peer, const wire::Interest& one) {
       if (peer != id_) return;
-      if (types_agree(source.type, other)) {
-        wanted = true;
+      if (types_agree(source.type, one)) {
+        add_to(whose, one);
       } else {
-        refused = &other;
+        refused = &one;
       }
     });
     mismatches_.erase({source.number, id_});
     if (refused) note_mismatch(source, id_, *refused);
-    if (!wanted && link != links_.end()) link->second->unwant(source);
+    if (whose.is_free || !whose.blocking.empty()) {
+      want(source, id_, whose);
+    } else if (const auto link = links_.find(id_); link != links_.end()) {
+      link->second->unwant(source);
+    }
   });
   restless_ = true;
   links_file_.dirty = true;
@@ -319,23 +337,24 @@ void core::part_from_self(const wire::Interest& interest) {
 
 // One new publisher against all interests.
 void core::rematch(publication& source) {
+  std::map<node_id, appetite> peers;
   directory_.for_each_interested(source.topic, [&](node_id peer, const wire::Interest& interest) {
     ++steps_;
     if (directory_.find(peer)->card.version() != card_version) return;
     if (types_agree(source.type, interest)) {
-      want(source, peer);
+      add_to(peers[peer], interest);
     } else {
       note_mismatch(source, peer, interest);
     }
   });
+  for (const auto& [peer, whose] : peers) want(source, peer, whose);
   links_file_.dirty = true;
 }
 
-void core::want(publication& source, node_id peer) {
+void core::want(publication& source, node_id peer, const appetite& whose) {
   peer_link& link = link_to(peer);
-  if (link.wants(source)) return;
-  link.want(source);
-  restless_ = true;
+  link.want(source, whose);
+  restless_ = restless_ || link.restless();
 }
 
 void core::note_mismatch(const publication& source, node_id peer, const wire::Interest& interest) {
@@ -346,10 +365,12 @@ void core::note_mismatch(const publication& source, node_id peer, const wire::In
 }
 
 std::unique_ptr<peer_link> core::make_link(node_id peer) {
-  return std::make_unique<peer_link>(
-      peer_link::setup{
-          .self = id_, .peer = peer, .transports = transports_, .depth = options_.link_depth},
-      ledger_->take(row_kind::link, 0, peer));
+  return std::make_unique<peer_link>(peer_link::setup{.self = id_,
+                                                      .peer = peer,
+                                                      .transports = transports_,
+                                                      .depth = options_.link_depth,
+                                                      .ledger = ledger_.get()},
+                                     ledger_->take(row_kind::link, 0, peer));
 }
 
 peer_link& core::link_to(node_id peer) {

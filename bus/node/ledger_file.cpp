@@ -72,8 +72,11 @@ ledger_entry copy_of(const ledger_row& row) noexcept {
 // Locked, and with its room, before it has a name: whoever finds it, finds it locked, unless its
 // node is dead. Empty where the file system, or a machine without /proc, knows no nameless files.
 fd make_nameless(int directory, const std::string& name, std::uint32_t rows) noexcept {
-  fd file(::openat(directory, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0640));
-  if (!file || ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) return {};
+  const auto wanted = modes_in(directory);
+  fd file(::openat(directory, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
+  // The umask has had its say: the mode is set, not asked for.
+  if (!wanted || !file || ::fchmod(file.get(), wanted->file) != 0) return {};
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) return {};
   if (reserve(file.get(), bytes_for(rows)) != 0) return {};
   const std::string itself = "/proc/self/fd/" + std::to_string(file.get());
   if (::linkat(AT_FDCWD, itself.c_str(), directory, name.c_str(), AT_SYMLINK_FOLLOW) != 0) {
@@ -85,7 +88,7 @@ fd make_nameless(int directory, const std::string& name, std::uint32_t rows) noe
 // A ledger's file, locked and with room for so many rows, all zero.
 result<fd> make_locked(int directory, node_id node, std::uint32_t rows) noexcept {
   const std::string name = file_name(node);
-  if (fd made = make_nameless(directory, name, rows)) return made;
+  if (fd nameless = make_nameless(directory, name, rows)) return nameless;
   auto made = create_file(directory, name.c_str());
   if (!made) return made;
   fd file = std::move(*made);

@@ -2,9 +2,12 @@
 
 #include "bus/node/error.hpp"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <exception>
+#include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -17,6 +20,7 @@
 #include <asio/error.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
 
 namespace bus {
@@ -160,8 +164,20 @@ void loop_signal::raise() {
   if (waiting_) around_.resume_soon(std::move(waiting_));
 }
 
-asio::awaitable<void> loop_signal::wait() {
-  while (!raised_) {
+asio::awaitable<void> loop_signal::wait(deadline until) {
+  // Most wait for ever; a timer costs two system calls.
+  const auto here = std::make_shared<int>(0);  // as long as we wait
+  std::optional<asio::steady_timer> timer;
+  if (!until.is_never() && !raised_) {
+    using clock = std::chrono::steady_clock;
+    timer.emplace(*around_.options().context,
+                  clock::time_point(std::chrono::nanoseconds(until.at_ns())));
+    timer->async_wait([this, still = std::weak_ptr(here)](std::error_code failed) {
+      if (failed || still.expired()) return;
+      if (auto one = std::move(waiting_)) one->resume({});
+    });
+  }
+  while (!raised_ && !until.passed()) {
     co_await asio::async_initiate<const asio::use_awaitable_t<>, void(std::error_code)>(
         [this](auto handler) {
           auto slot = asio::get_associated_cancellation_slot(handler);
@@ -174,6 +190,17 @@ asio::awaitable<void> loop_signal::wait() {
         asio::use_awaitable);
   }
   raised_ = false;
+}
+
+asio::awaitable<bool> await_room(core& around, publication& source, deadline until) {
+  loop_signal stirred(around);
+  // The publisher may end meanwhile, and even the node: then only this is looked at.
+  const auto wait = around.expect_room(source, [&stirred] { stirred.raise(); });
+  while (wait->source && !around.has_room(*wait->source)) {
+    if (until.passed()) co_return false;
+    co_await stirred.wait(std::min(until, around.next_lapse(*wait->source)));
+  }
+  co_return wait->source != nullptr;
 }
 
 }  // namespace bus

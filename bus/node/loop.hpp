@@ -35,7 +35,7 @@ class loop_signal {
  public:
   explicit loop_signal(core& around) noexcept : around_(around) {}
   void raise();
-  [[nodiscard]] asio::awaitable<void> wait();
+  [[nodiscard]] asio::awaitable<void> wait(deadline until = deadline::never());
 
  private:
   template <class Handler>
@@ -45,5 +45,8 @@ class loop_signal {
   std::unique_ptr<resumable> waiting_;
   bool raised_ = false;
 };
+
+// Waits until the publisher has_room(), it has ended (false), or the deadline (false).
+[[nodiscard]] asio::awaitable<bool> await_room(core& around, publication& source, deadline until);
 
 }  // namespace bus

@@ -1,7 +1,5 @@
 #include "bus/node/peer_link.hpp"
 
-#include "bus/base/clock.hpp"
-
 #include <algorithm>
 #include <utility>
 
@@ -30,10 +28,14 @@ peer_link::peer_link(const setup& about, ledger_row& row)
       peer_(about.peer),
       transports_(about.transports),
       depth_(about.depth),
-      row_(row) {}
+      row_(row),
+      ledger_(about.ledger) {}
 
 peer_link::~peer_link() {
-  for (auto& [number, one] : attachments_) drop_out(one);
+  for (auto& [number, one] : attachments_) {
+    drop_out(one);
+    close_gates(one);
+  }
 }
 
 void peer_link::set_ways(std::vector<way> ways, std::string peer_name) {
@@ -57,11 +59,31 @@ void peer_link::set_ways(std::vector<way> ways, std::string peer_name) {
   resume_at_ns_ = 0;
 }
 
-void peer_link::want(publication& source) {
-  attachment& one = attachments_.try_emplace(source.number).first->second;
+void peer_link::want(publication& source, const appetite& whose) {
+  const auto [at, fresh] = attachments_.try_emplace(source.number);
+  attachment& one = at->second;
   one.source = &source;
+  one.is_free = whose.is_free;
   if (!one.attached) due_.push_back(source.number);
-  unsettled_work_ = changed_ = true;
+  for (auto& [number, each] : one.gates) each.wanted = false;
+  for (const auto& [number, block_for_ns] : whose.blocking) {
+    own_gate& each = one.gates[number];
+    each.wanted = true;
+    each.state.block_for(block_for_ns);
+    if (each.row) continue;
+    each.row = &ledger_->take(row_kind::gate, source.number, peer_, number);
+    one.counting = 0;
+  }
+  std::erase_if(one.gates, [&](auto& entry) {
+    if (entry.second.wanted) return false;
+    ledger_->release(*entry.second.row);
+    no_longer_withheld(one);
+    return true;
+  });
+  count_gates(one);
+  unsettled_work_ =
+      unsettled_work_ || fresh || !one.attached || one.owed || (one.counted && one.counting == 0);
+  changed_ = changed_ || fresh;
 }
 
 void peer_link::unwant(publication& source) {
@@ -74,6 +96,7 @@ void peer_link::unwant(publication& source) {
     farewells_.push_back(std::move(farewell));
   }
   drop_out(at->second);
+  close_gates(at->second);
   attachments_.erase(at);
   unsettled_work_ = changed_ = true;
 }
@@ -81,6 +104,9 @@ void peer_link::unwant(publication& source) {
 bool peer_link::confirmed(const publication& source) const {
   const auto at = attachments_.find(source.number);
   if (at == attachments_.end() || !at->second.attached) return false;
+  for (const auto& [number, each] : at->second.gates) {
+    if (!each.state.granted()) return false;
+  }
   return !at->second.probe || at->second.probe.unique();
 }
 
@@ -98,6 +124,7 @@ bool peer_link::has_room() noexcept {
   if (places_ > 0 || !box_) return true;
   const std::size_t unsettled = box_->unsettled();
   places_ = unsettled < depth_ ? depth_ - static_cast<std::uint32_t>(unsettled) : 0;
+  unsettled_work_ = unsettled_work_ || places_ == 0;
   return places_ > 0;
 }
 
@@ -107,6 +134,160 @@ bool peer_link::has_much_room() noexcept {
   // Restless until then, so that a sleep arms the outbox.
   unsettled_work_ = unsettled_work_ || !much;
   return much;
+}
+
+// --- subscriptions that block
+
+void peer_link::count_gates(attachment& one) noexcept {
+  const bool now = one.attached && !one.gates.empty();
+  if (now && !one.counted) ++one.source->gated;
+  if (!now && one.counted) --one.source->gated;
+  one.counted = now;
+  if (now && one.counting == 0) uncounted_.push_back(one.source->number);
+}
+
+// What was withheld can be told of.
+void peer_link::no_longer_withheld(attachment& one) {
+  if (std::exchange(one.withheld, false) && one.owed) owing_.push_back(one.source->number);
+}
+
+void peer_link::close_gates(attachment& one) noexcept {
+  for (auto& [number, each] : one.gates) ledger_->release(*each.row);
+  one.gates.clear();
+}
+
+// Into the books.
+void peer_link::enter(const own_gate& one) noexcept {
+  one.row->set(column::gate_limit, one.state.limit());
+  one.row->set(column::gate_waits, one.state.waits());
+  one.row->set(column::gate_waited_ns, static_cast<std::uint64_t>(one.state.waited_ns()));
+  one.row->set(column::gate_since_ns, static_cast<std::uint64_t>(one.state.since_ns()));
+  one.row->set(column::gate_lapsed, one.state.lapsed() ? 1 : 0);
+}
+
+bool peer_link::admits(const publication& source, std::int64_t now_ns) noexcept {
+  const auto at = attachments_.find(source.number);
+  if (at == attachments_.end() || !at->second.counted) return true;
+  const bool carries = has_room();
+  bool all = true;
+  for (auto& [number, each] : at->second.gates) {
+    if (carries && each.state.has_place(at->second.sent + 1)) {
+      each.state.passed(now_ns);
+    } else if (each.state.stopped(now_ns) == gate::state::waiting) {
+      all = false;
+    }
+    enter(each);
+  }
+  return all;
+}
+
+deadline peer_link::lapses_at(const publication& source) const noexcept {
+  deadline first = deadline::never();
+  const auto at = attachments_.find(source.number);
+  if (at == attachments_.end()) return first;
+  for (const auto& [number, each] : at->second.gates) {
+    first = std::min(first, deadline::at(each.state.lapses_at_ns()));
+  }
+  return first;
+}
+
+std::uint32_t peer_link::waited_for(const publication& source) const noexcept {
+  const auto at = attachments_.find(source.number);
+  if (at == attachments_.end()) return 0;
+  return static_cast<std::uint32_t>(
+      std::count_if(at->second.gates.begin(), at->second.gates.end(), [](const auto& entry) {
+        const own_gate& each = entry.second;
+        return each.state.since_ns() != 0 && !each.state.lapsed();
+      }));
+}
+
+peer_link::verdict peer_link::judge(publication& source, std::uint64_t sequence,
+                                    std::int64_t now_ns) noexcept {
+  attachment& one = attachments_[source.number];
+  verdict made{.waiting = 0, .lapsed = 0, .is_wanted = one.is_free};
+  if (!one.counted) return {};
+  const bool carries = has_room();
+  bool waits_for_grants = true;
+  for (auto& [number, each] : one.gates) {
+    const bool has_place = each.state.has_place(one.sent + 1);
+    waits_for_grants = waits_for_grants && !has_place;
+    if ((carries && has_place) || !each.state.granted()) {
+      // Before the first grant, the peer knows what it has promised, and we do not.
+      if (each.state.granted()) each.state.passed(now_ns);
+      made.is_wanted = true;
+    } else if (each.state.stopped(now_ns) == gate::state::lapsed) {
+      ++made.lapsed;
+      each.row->add(column::gate_missed, 1);
+      each.row->add(column::gate_expired, 1);
+    } else {
+      ++made.waiting;
+      each.row->add(column::gate_missed, 1);
+    }
+    enter(each);
+  }
+  // What was left out before has the cause that it had then.
+  const bool told = tell_lapses(one, sequence - 1);
+  if (!made.is_wanted) {
+    owe(source);
+    one.withheld = waits_for_grants;
+  }
+  unsettled_work_ = unsettled_work_ || !told || (one.owed && !one.withheld);
+  return made;
+}
+
+// True when the peer knows for whom we wait and for whom we do not.
+bool peer_link::tell_lapses(attachment& one, std::uint64_t last) noexcept {
+  const bool known = std::none_of(one.gates.begin(), one.gates.end(), [](const auto& entry) {
+    return entry.second.told != entry.second.state.lapsed();
+  });
+  try {
+    return known || send_notice(one, last);
+  } catch (...) {
+    return false;  // out of memory: told with the next sample
+  }
+}
+
+bool peer_link::offer_counted(publication& source, const sample& sealed,
+                              std::uint32_t messages) noexcept {
+  if (!offer(source, sealed)) return false;
+  attachments_[source.number].sent += messages;
+  return true;
+}
+
+void peer_link::granted(const wire::Grant& words, std::int64_t now_ns) {
+  const auto at = attachments_.find(words.publisher());
+  if (at == attachments_.end() || at->second.counting != words.counting()) return;
+  attachment& one = at->second;
+  const auto found = one.gates.find(words.subscription());
+  if (found == one.gates.end() || one.counting == 0) return;
+  gate& state = found->second.state;
+  if (state.grant(words.limit())) changed_ = true;
+  if (state.has_place(one.sent + 1)) {
+    state.passed(now_ns);
+    // Somebody is there to hear it.
+    no_longer_withheld(one);
+    unsettled_work_ = unsettled_work_ || one.owed;
+  }
+  enter(found->second);
+}
+
+void peer_link::grant(const wire::Grant& words) {
+  promise& one = promises_[{words.publisher(), words.subscription()}];
+  one.words = words;
+  one.is_due = true;
+  if (!open() || !send_grants()) unsettled_work_ = true;
+}
+
+void peer_link::revoke(std::uint32_t publisher, std::uint32_t subscription) {
+  const auto at = promises_.find({publisher, subscription});
+  if (at == promises_.end()) return;
+  // Its card says so, too, and later.
+  wire::Control words;
+  *words.mutable_grant() = at->second.words;
+  words.mutable_grant()->set_limit(UINT64_MAX);
+  if (open()) static_cast<void>(send_control(words, nullptr));
+  promises_.erase(at);
+  unsettled_work_ = true;
 }
 
 void peer_link::attach(attachment& one) {
@@ -119,11 +300,13 @@ void peer_link::attach(attachment& one) {
   if (over_network()) attach.set_schema(*one.source->schema);
   if (!send_control(words, &one.probe)) return;
   one.attached = true;
-  one.owed = false;
+  one.owed = one.withheld = false;
+  one.counting = 0;
   probing_.push_back(one.source->number);
   changed_ = true;
   publication& source = *one.source;
   source.routes.push_back(this);
+  count_gates(one);
   if (more_particular(&via(), source.lender)) source.lender = &via();
   source.row->set(column::attached, source.routes.size());
 }
@@ -133,6 +316,13 @@ void peer_link::drop_out(attachment& one) {
   if (!one.attached) return;
   one.attached = false;
   one.probe = sample();
+  count_gates(one);
+  for (auto& [number, each] : one.gates) {
+    each.state.forget(steady_ns());
+    each.told = false;
+    enter(each);
+  }
+  one.counting = 0;
   publication& source = *one.source;
   std::erase(source.routes, this);
   source.lender = nullptr;
@@ -152,6 +342,7 @@ void peer_link::lose_box(std::error_code why) {
     due_.push_back(number);
   }
   farewells_.clear();
+  for (auto& [key, each] : promises_) each.is_due = true;
   reason_ = why.message();
   ways_[at_].verdict = (was_open_ ? "was open, then: " : "tried: ") + reason_;
   was_open_ = false;
@@ -197,7 +388,7 @@ bool peer_link::step(std::int64_t now_ns) {
     // gives its turn to the next.
     resume_at_ns_ = had_opened ? now_ns + pause_first_ns : 0;
   }
-  const bool needed = !attachments_.empty() || introduction_;
+  const bool needed = !attachments_.empty() || introduction_ || !promises_.empty();
   if (!box_ && needed && now_ns >= (resume_at_ns_ == INT64_MAX ? 0 : resume_at_ns_)) {
     try_next_way(now_ns);
   }
@@ -227,7 +418,8 @@ bool peer_link::send_owed() {
     if (!send_control(words, nullptr)) return false;
     farewells_.pop_front();
   }
-  return send_attaches() && send_notices() && hear_confirmations();
+  return send_attaches() && send_grants() && send_counts() && send_notices() &&
+         hear_confirmations();
 }
 
 bool peer_link::send_attaches() {
@@ -241,15 +433,22 @@ bool peer_link::send_attaches() {
   return true;
 }
 
+bool peer_link::send_counts() {
+  for (; !uncounted_.empty(); uncounted_.pop_back()) {
+    ++steps_;
+    const auto at = attachments_.find(uncounted_.back());
+    if (at == attachments_.end() || !at->second.counted || at->second.counting != 0) continue;
+    if (!send_count(at->second)) return false;
+  }
+  return true;
+}
+
 bool peer_link::send_notices() {
   for (; !owing_.empty(); owing_.pop_back()) {
     ++steps_;
     const auto at = attachments_.find(owing_.back());
-    if (at == attachments_.end() || !at->second.owed) continue;
-    wire::Control words;
-    words.mutable_notice()->set_publisher(at->first);
-    words.mutable_notice()->set_last_sequence(at->second.source->head.sequence);
-    if (!send_control(words, nullptr)) return false;
+    if (at == attachments_.end() || !at->second.owed || at->second.withheld) continue;
+    if (!send_notice(at->second, at->second.source->head.sequence)) return false;
     at->second.owed = false;
   }
   return true;
@@ -264,6 +463,46 @@ bool peer_link::hear_confirmations() noexcept {
     if (!at->second.probe.unique()) return false;
     at->second.probe = sample();
     changed_ = true;
+  }
+  return true;
+}
+
+bool peer_link::send_notice(attachment& one, std::uint64_t last) {
+  wire::Control words;
+  wire::Notice& notice = *words.mutable_notice();
+  notice.set_publisher(one.source->number);
+  notice.set_last_sequence(last);
+  for (const auto& [number, each] : one.gates) {
+    if (each.state.lapsed()) notice.add_lapsed(number);
+  }
+  if (!send_control(words, nullptr)) return false;
+  for (auto& [number, each] : one.gates) each.told = each.state.lapsed();
+  return true;
+}
+
+// Begins to count.
+bool peer_link::send_count(attachment& one) {
+  wire::Control words;
+  words.mutable_count()->set_publisher(one.source->number);
+  words.mutable_count()->set_number(last_counting_ + 1);
+  if (!send_control(words, nullptr)) return false;
+  one.counting = ++last_counting_;
+  one.sent = 0;
+  for (auto& [number, each] : one.gates) {
+    each.state.forget(steady_ns());
+    each.told = false;
+    enter(each);
+  }
+  return true;
+}
+
+bool peer_link::send_grants() {
+  for (auto& [key, each] : promises_) {
+    if (!each.is_due) continue;
+    wire::Control words;
+    *words.mutable_grant() = each.words;
+    if (!send_control(words, nullptr)) return false;
+    each.is_due = false;
   }
   return true;
 }
@@ -286,7 +525,7 @@ bool peer_link::send_control(const wire::Control& words, sample* keep) {
 }
 
 bool peer_link::restless() const noexcept {
-  if (!box_) return !attachments_.empty() || introduction_ != nullptr;
+  if (!box_) return !attachments_.empty() || introduction_ != nullptr || !promises_.empty();
   return unsettled_work_ || box_->state() != link_state::open;
 }
 
@@ -299,7 +538,7 @@ bool peer_link::drained() noexcept {
 }
 
 bool peer_link::useless() const noexcept {
-  return attachments_.empty() && farewells_.empty() && !introduction_;
+  return attachments_.empty() && farewells_.empty() && !introduction_ && promises_.empty();
 }
 
 bool peer_link::over_network() const noexcept {

@@ -6,11 +6,18 @@
 // For each publisher: wanted --(Attach taken)--> attached --(peer let go of Attach)--> confirmed.
 // Data is only offered while attached, so the peer always knows where its counting begins. When the
 // link had no room, a Notice says later up to where it should have heard.
+//
+// Subscriptions that block have a gate each (bus/route/credit.hpp), which their grants open. What
+// they have no place for is still sent if another subscription of the peer wants it; else it is
+// withheld, so that a peer that stands still is left nothing to hold.
 #pragma once
 
+#include "bus/base/clock.hpp"
 #include "bus/link/outbox.hpp"
 #include "bus/link/transport.hpp"
+#include "bus/node/ledger_file.hpp"
 #include "bus/node/publication.hpp"
+#include "bus/route/credit.hpp"
 #include "bus/route/select.hpp"
 #include "schemas/bus/control.pb.h"
 #include "schemas/bus/links.pb.h"
@@ -26,13 +33,21 @@
 
 namespace bus {
 
+// Whom among a peer's subscriptions a publisher meets.
+struct appetite {
+  bool is_free = false;  // one of them at least does not block
+  // The others, each with how long it is to be waited for.
+  std::vector<std::pair<std::uint32_t, std::int64_t>> blocking = {};
+};
+
 class peer_link {
  public:
   struct setup {
     node_id self;
     node_id peer;
     std::span<const std::unique_ptr<transport>> transports;  // outlive the link
-    std::uint32_t depth = 0;  // samples in flight, as the transports have it
+    std::uint32_t depth = 0;        // samples in flight, as the transports have it
+    ledger_file* ledger = nullptr;  // for the gates' rows; outlives the link
   };
   // `row` is the link's row in the ledger, and outlives it.
   peer_link(const setup& about, ledger_row& row);
@@ -44,12 +59,14 @@ class peer_link {
   // The ways to try from now on. An open link is kept if its way is still among them.
   void set_ways(std::vector<way> ways, std::string peer_name);
 
-  void want(publication& source);
+  // Again, when the peer's subscriptions have changed.
+  void want(publication& source, const appetite& whose);
   void unwant(publication& source);
   [[nodiscard]] bool wants(const publication& source) const {
     return attachments_.contains(source.number);
   }
-  // Whether the peer has proved that the publisher's link carries: it let go of our Attach.
+  // Whether the peer has proved that the publisher's link carries: it let go of our Attach, and
+  // those who block have granted something.
   [[nodiscard]] bool confirmed(const publication& source) const;
   // The card to introduce ourselves with, over a network; sent when there is room.
   void introduce(const wire::Introduce& words);
@@ -62,6 +79,33 @@ class peer_link {
   bool give(publication& source, sample&& one) noexcept {
     return took(source, box_->give(std::move(one)));
   }
+
+  // --- subscriptions that block
+  // What they say to a sample.
+  struct verdict {
+    std::uint32_t waiting = 0;  // have no place
+    std::uint32_t lapsed = 0;   // have none, and are not waited for
+    bool is_wanted = true;      // somebody there can take it
+  };
+  // Whether the next sample would find places with all of them, lapsed ones left aside. From the
+  // first such call on the others are waited for.
+  [[nodiscard]] bool admits(const publication& source, std::int64_t now_ns) noexcept;
+  // When the first one that is being waited for will lapse; never: none is.
+  [[nodiscard]] deadline lapses_at(const publication& source) const noexcept;
+  // How many are being waited for.
+  [[nodiscard]] std::uint32_t waited_for(const publication& source) const noexcept;
+  // The same as admits(), for a sample that is to be published now; the peer is told before whom we
+  // have ceased to wait for. If nobody can take it, it is theirs to miss: a Notice is owed.
+  [[nodiscard]] verdict judge(publication& source, std::uint64_t sequence,
+                              std::int64_t now_ns) noexcept;
+  // As offer(), and counted.
+  [[nodiscard]] bool offer_counted(publication& source, const sample& one,
+                                   std::uint32_t messages) noexcept;
+  void granted(const wire::Grant& words, std::int64_t now_ns);
+  // Tells the peer what its publisher may send to a subscription of ours; kept, and told again when
+  // the link was away, until it is revoked.
+  void grant(const wire::Grant& words);
+  void revoke(std::uint32_t publisher, std::uint32_t subscription);
 
   // Whether the next sample will find a place, as far as messages are counted. Cheap: it asks the
   // outbox only when all places that it knew of are used up.
@@ -100,11 +144,27 @@ class peer_link {
   [[nodiscard]] std::uint64_t steps() const noexcept { return steps_; }
 
  private:
+  struct own_gate {
+    gate state;
+    bool wanted = true;  // the peer's card names it
+    bool told = false;   // the peer knows that it has lapsed
+    ledger_row* row = nullptr;
+  };
   struct attachment {
     publication* source = nullptr;
     bool attached = false;
-    bool owed = false;  // something did not fit: a Notice is due
-    sample probe;       // our reference to the Attach, until the peer has let go of it
+    bool owed = false;           // something did not fit: a Notice is due
+    sample probe;                // our reference to the Attach, until the peer has let go of it
+    std::uint64_t counting = 0;  // what the peer knows our count by; 0: a Count is due
+    std::uint64_t sent = 0;      // samples in this counting
+    bool is_free = true;         // somebody there does not block
+    bool counted = false;        // in publication::gated
+    bool withheld = false;       // what is owed is of no use to anybody before the next grant
+    std::map<std::uint32_t, own_gate> gates = {};  // by subscription
+  };
+  struct promise {
+    wire::Grant words;
+    bool is_due = true;
   };
 
   bool took(publication& source, const result<std::size_t>& sent) noexcept {
@@ -116,6 +176,15 @@ class peer_link {
     return true;
   }
   void owe(publication& source) noexcept;
+  void count_gates(attachment& one) noexcept;
+  void enter(const own_gate& one) noexcept;
+  void close_gates(attachment& one) noexcept;
+  [[nodiscard]] bool tell_lapses(attachment& one, std::uint64_t last) noexcept;
+  [[nodiscard]] bool send_notice(attachment& one, std::uint64_t last);
+  bool send_grants();
+  bool send_counts();
+  void no_longer_withheld(attachment& one);
+  [[nodiscard]] bool send_count(attachment& one);
   void attach(attachment& one);
   void drop_out(attachment& one);
   void lose_box(std::error_code why);
@@ -144,9 +213,13 @@ class peer_link {
   std::deque<std::uint32_t> due_;      // to be attached
   std::deque<std::uint32_t> probing_;  // attached, and not yet known to be confirmed
   std::vector<std::uint32_t> owing_;   // a Notice is due
+  std::vector<std::uint32_t> uncounted_;  // a Count is due, for subscriptions that block
   std::deque<wire::Detach> farewells_;
   std::uint64_t steps_ = 0;
   std::unique_ptr<wire::Introduce> introduction_;
+  ledger_file* ledger_;
+  std::map<std::pair<std::uint32_t, std::uint32_t>, promise> promises_;
+  std::uint64_t last_counting_ = 0;
   bool changed_ = true;
   bool was_open_ = false;
   bool doubt_ = false;

@@ -26,6 +26,7 @@ struct publication {
   std::vector<peer_link*> routes;  // links on which it is attached
   transport* lender = nullptr;     // the most particular transport on the route
   ledger_row* row = nullptr;
+  std::uint32_t gated = 0;  // of the routes, how many lead to a subscription that blocks
 };
 
 }  // namespace bus

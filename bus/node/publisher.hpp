@@ -1,6 +1,13 @@
 // publisher<T>: the one publish call. It numbers, stamps and encodes a message once, straight into
-// memory that the subscribers read, and offers it to every link. It never blocks: what a link had
-// no room for is counted, returned, and made known to the subscriber.
+// memory that the subscribers read, and offers it to every link. It never blocks: what a link or a
+// subscription had no room for is counted, returned, and made known to the subscriber.
+//
+// Who wants to wait for subscriptions that block (drop::none) has three ways, as it waits for
+// messages:
+//
+//   readings.publish_wait(r, 5s);                                   blocking
+//   while (!readings.has_room()) co_await readings.room();          a coroutine
+//   if (readings.has_room()) readings.publish(r);                   as the user's own loop turns
 //
 // Used from the node's thread; must not outlive its node.
 #pragma once
@@ -11,6 +18,7 @@
 #include "bus/link/relay.hpp"
 #include "bus/node/core.hpp"
 #include "bus/node/error.hpp"
+#include "bus/node/loop.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -22,6 +30,8 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+
+#include <asio/awaitable.hpp>
 
 namespace bus {
 
@@ -96,12 +106,21 @@ class publisher_base {
   bool wait_matched(std::size_t links, std::chrono::nanoseconds timeout) {
     return core_->drive(deadline::after(timeout), 256, [&] { return matched() >= links; });
   }
-  // Whether every link has a place for the next message. Cheap enough to ask before each: a
-  // publisher that must lose nothing asks, and waits if not.
-  [[nodiscard]] bool has_room() const noexcept { return core::has_room(*source_); }
-  // Waits until the slowest link has half of its places free, or the time is over; turns the node.
+  // Whether every link has a place for the next message, and every subscription that blocks, unless
+  // it was waited for as long as it asked. Cheap enough to ask before each: a publisher that must
+  // lose nothing asks, and waits if not.
+  [[nodiscard]] bool has_room() const noexcept { return core_->has_room(*source_); }
+  // Waits until the slowest link has half of its places free and every subscription that blocks has
+  // a place, or the time is over; turns the node.
   bool wait_room(std::chrono::nanoseconds timeout) {
     return core_->wait_room(*source_, deadline::after(timeout));
+  }
+  // Waits until has_room(), for a coroutine on the node's event loop (see node::context()). False:
+  // the time is over, or the publisher has ended; it may end while this waits. Several coroutines
+  // may wait, so the one that comes second asks again.
+  [[nodiscard]] asio::awaitable<bool> room(
+      std::chrono::nanoseconds timeout = std::chrono::nanoseconds::max()) {
+    return await_room(*core_, *source_, deadline::after(timeout));
   }
   // How many samples the slowest peer has been sent and not yet let go of, among all that this node
   // sends it. Whoever must not lose any waits while this nears node_options::link_depth.
@@ -113,7 +132,23 @@ class publisher_base {
   publisher_base(core& around, publication& source) noexcept : core_(&around), source_(&source) {}
 
   [[nodiscard]] static published refused(std::error_code why) noexcept {
-    return {.links = 0, .taken = 0, .messages = 0, .error = why};
+    return {.error = why};
+  }
+  // Waits for places; what kept us from publishing in `error`, if anything did.
+  [[nodiscard]] published wait_places(std::chrono::nanoseconds timeout) {
+    if (source_->gated == 0) return {};
+    auto waited = core_->wait_places(*source_, deadline::after(timeout));
+    if (!waited) return refused(errc::closed);  // nothing of ours is left to be touched
+    if (waited->blocked != 0) waited->error = errc::timed_out;
+    return *waited;
+  }
+  static void add(published& sum, const published& part) noexcept {
+    sum.links += part.links;
+    sum.taken += part.taken;
+    sum.messages += part.messages;
+    sum.error = part.error;
+    if (sum.blocked == 0) sum.by = part.by;
+    sum.blocked += part.blocked;
   }
   published seal(loan filled, std::uint64_t bytes, std::uint16_t flags,
                  std::uint32_t messages = 1) noexcept {
@@ -137,7 +172,7 @@ class publisher : public publisher_base {
   // Encodes and sends one message. Does not block. With nobody listening, nothing is encoded.
   // Errors, in the outcome: no_memory (subscribers hold all of it), too_big, bad_message.
   published publish(input one) noexcept {
-    core_->in_passing();
+    core_->in_passing(*source_);
     const auto bytes = codec<T>::size(one);
     if (!bytes) return refused(bytes.error());
     if (source_->routes.empty()) return core_->publish_to_nobody(*source_, *bytes);
@@ -149,16 +184,23 @@ class publisher : public publisher_base {
   // many small messages a second. Stops at the first error; `messages` in the outcome tells how
   // many were published before.
   published publish(std::span<const message> messages) noexcept {
-    core_->in_passing();
     published sum;
     while (!messages.empty() && !sum.error) {
-      const published part = publish_some(messages);
-      sum.links += part.links;
-      sum.taken += part.taken;
-      sum.messages += part.messages;
-      sum.error = part.error;
+      core_->in_passing(*source_);
+      add(sum, publish_some(messages));
     }
     return sum;
+  }
+
+  // Waits for those subscriptions that block and have no place, and then publishes; turns the node.
+  // Each of them is waited for as long as it asked (subscription_options::block_for), and all at
+  // most for `timeout`. When that is over first, the error is timed_out and nothing has happened:
+  // nobody got the message, it has no number, and it can be tried again. In a callback, and with a
+  // timeout of 0, nothing is waited for. Memory that was given is taken only if it was published.
+  // Rethrows what a callback of this node threw meanwhile.
+  published publish_wait(input one, std::chrono::nanoseconds timeout) {
+    const published waited = wait_places(timeout);
+    return waited.error ? waited : publish(one);
   }
 
   // Memory for one T, where subscribers read it. Throws bus::error (no_memory) when subscribers
@@ -173,8 +215,13 @@ class publisher : public publisher_base {
     return lent<T>(std::move(*memory));
   }
   published publish(lent<T>&& filled) noexcept requires plain_struct<T> {
-    core_->in_passing();
+    core_->in_passing(*source_);
     return seal(std::move(filled).release(), sizeof(T), codec<T>::frame_flags);
+  }
+  published publish_wait(lent<T>&& filled,
+                         std::chrono::nanoseconds timeout) requires plain_struct<T> {
+    const published waited = wait_places(timeout);
+    return waited.error ? waited : publish(std::move(filled));
   }
 
   // Memory for `bytes` raw bytes, to be filled and published. Errors: no_memory, too_big.
@@ -185,8 +232,13 @@ class publisher : public publisher_base {
   // The first `bytes` of the loan. Requires: bytes <= filled.bytes().size().
   published publish(bus::loan&& filled,
                     std::uint64_t bytes) noexcept requires std::is_same_v<T, raw> {
-    core_->in_passing();
+    core_->in_passing(*source_);
     return seal(std::move(filled), bytes, 0);
+  }
+  published publish_wait(bus::loan&& filled, std::uint64_t bytes,
+                         std::chrono::nanoseconds timeout) requires std::is_same_v<T, raw> {
+    const published waited = wait_places(timeout);
+    return waited.error ? waited : publish(std::move(filled), bytes);
   }
 
   // Memory for a batch of raw messages of equal size. Errors: no_memory, too_big (also for more
@@ -201,8 +253,15 @@ class publisher : public publisher_base {
     return lent_batch(std::move(*memory), wanted);
   }
   published publish(lent_batch&& filled) noexcept requires std::is_same_v<T, raw> {
-    core_->in_passing();
+    core_->in_passing(*source_);
     const lent_batch::room about = filled.about();
+    if (source_->gated != 0) {
+      published sum;
+      for (std::uint32_t i = 0; i < about.messages && !sum.error; ++i) {
+        add(sum, publish(std::span<const std::byte>(filled[i])));
+      }
+      return sum;
+    }
     return seal(std::move(filled).release(), lent_batch::payload_bytes(about), frame_flag::batch,
                 about.messages);
   }
@@ -211,13 +270,13 @@ class publisher : public publisher_base {
   // publisher of the message's own type (node::advertise(topic, type)). It stays lent to us until
   // those who take it have let go of it. Subscribers on this host get one copy for all of them.
   // Errors, in the outcome: no_memory, too_big.
-  published forward(const received<raw>& message) noexcept requires std::is_same_v<T, raw> {
-    core_->in_passing();
-    const std::uint64_t bytes = message.bytes().size();
+  published forward(const received<raw>& heard) noexcept requires std::is_same_v<T, raw> {
+    core_->in_passing(*source_);
+    const std::uint64_t bytes = heard.bytes().size();
     if (source_->routes.empty()) return core_->publish_to_nobody(*source_, bytes);
-    frame head = core_->next_frame(*source_, message.head().flags);
+    frame head = core_->next_frame(*source_, heard.head().flags);
     head.bytes = bytes;
-    sample ours = relay(message.whole(), head);
+    sample ours = relay(heard.whole(), head);
     if (!ours) return refused(errc::no_memory);
     return core_->send(*source_, std::move(ours));
   }
@@ -236,16 +295,25 @@ class publisher : public publisher_base {
   template <class Message>
   published publish(attachment_loan&& filled,
                     const Message& words) noexcept requires std::is_same_v<T, attached<Message>> {
-    core_->in_passing();
+    core_->in_passing(*source_);
     auto sealed = filled.commit(words, core_->next_frame(*source_, codec<T>::frame_flags));
     if (!sealed) return refused(sealed.error());
     return core_->send(*source_, std::move(*sealed));
   }
+  template <class Message>
+  published publish_wait(
+      attachment_loan&& filled, const Message& words,
+      std::chrono::nanoseconds timeout) requires std::is_same_v<T, attached<Message>> {
+    const published waited = wait_places(timeout);
+    return waited.error ? waited : publish(std::move(filled), words);
+  }
 
  private:
-  // As many from the front as make one batch; takes them off `messages`.
+  // As many from the front as make one batch; takes them off `messages`. Where somebody blocks, one
+  // by one: places are counted in messages.
   published publish_some(std::span<const message>& messages) noexcept {
-    const std::size_t most = std::min<std::size_t>(messages.size(), batch::messages_max);
+    const std::size_t most =
+        source_->gated != 0 ? 1 : std::min<std::size_t>(messages.size(), batch::messages_max);
     std::uint64_t end = 0;
     std::uint32_t count = 0;
     std::uint64_t wanted = 0;  // of the last one looked at

@@ -14,10 +14,14 @@ class io_context;
 
 namespace bus {
 
-// What happens to a sample that finds its subscription's queue full. Either way it is counted.
+// What happens to a sample that finds its subscription's queue full. Whatever is lost is counted.
 enum class drop : std::uint8_t {
   oldest,  // it takes the place of the oldest one (overwritten)
   newest,  // it is the one that is dropped (queue_full)
+  // The subscription blocks: publishers know how much room it has, and those who ask wait for it
+  // (publisher::publish_wait, room, wait_room). Lost is only what was published without waiting
+  // (queue_full), or after it was waited for as long as it wished (expired). docs/delivery.md
+  none,
 };
 
 // How a node waits for the next arrival.
@@ -30,6 +34,10 @@ enum class wait_policy : std::uint8_t {
 struct subscription_options {
   std::uint32_t depth = 1024;  // samples that may wait for the user; at least 1
   drop when_full = drop::oldest;
+  // With drop::none: how long its publishers wait for it, each time that it makes no room. The
+  // default is a guess: longer than a pause for breath, and short enough for a publisher to bear
+  // that a subscriber stands still.
+  std::chrono::nanoseconds block_for = std::chrono::seconds(1);
 };
 
 struct node_options {
@@ -43,9 +51,10 @@ struct node_options {
   // How long spin_then_sleep spins: a few wakeups' worth (a wakeup costs about 8 us each way,
   // docs/performance.md), since a longer spin burns more than the sleep that it saves.
   std::chrono::nanoseconds spin = std::chrono::microseconds(50);
-  asio::io_context* context = nullptr;          // the user's event loop; none: the node's own
-  std::uint64_t memory_bytes_max = 1ULL << 30;  // lent samples, per transport
-  std::uint32_t link_depth = 1024;              // samples in flight per link, a power of two
+  asio::io_context* context = nullptr;  // the user's event loop; none: the node's own
+  // Lent samples, per transport; and copies of those that wait, see shelter.hpp.
+  std::uint64_t memory_bytes_max = 1ULL << 30;
+  std::uint32_t link_depth = 1024;  // samples in flight per link, a power of two
 };
 
 // $OMNIBUS_DIR, else $XDG_RUNTIME_DIR/omnibus, else /tmp/omnibus-<uid>.

@@ -12,6 +12,11 @@ namespace {
 // An introduction carries cards of every node that somebody knows; nothing else comes near this.
 constexpr std::size_t control_bytes_max = 64 << 20;
 
+// For whom a publisher waits no longer, what it left out has another name.
+loss cause_for(const window& promised, loss cause) noexcept {
+  return promised.lapsed && cause == loss::queue_full ? loss::expired : cause;
+}
+
 }  // namespace
 
 // Calls visit for each source that the pattern may meet: all, or those of one topic.
@@ -26,6 +31,7 @@ void reception::for_each_source(const std::string& pattern, Visitor&& visit) {
 }
 
 void reception::add(std::shared_ptr<subscription> one) {
+  if (one->blocks()) one->on_room = [this, at = one.get()] { offer_places(*at); };
   const std::string& pattern = one->interest().pattern();
   for_each_source(pattern, [&](source& known) {
     if (!known.gone) meet(known, one);
@@ -39,6 +45,10 @@ void reception::remove(const subscription& one) {
   for_each_source(pattern, [&](source& known) {
     for (target& each : known.targets) {
       if (each.to.get() != &one) continue;
+      if (each.to->blocks()) {
+        if (!known.gone) each.to->credit().leave(each.promised);
+        around_.revoke(known.key.first, known.key.second, each.to->number());
+      }
       ledger_.release(*each.row);
       ended_.push_back(std::move(each.to));
       to_sweep_.push_back(&known);
@@ -69,8 +79,65 @@ void reception::meet(source& one, const std::shared_ptr<subscription>& to) {
     return;
   ledger_row& row = ledger_.take(row_kind::source, to->number(), one.key.first, one.key.second);
   row.set(column::source_sequence, one.account.last());
-  one.targets.push_back({to, &row});
+  one.targets.push_back({.to = to, .row = &row});
   to->row().add(column::sources, 1);
+  if (!to->blocks()) return;
+  // Nothing is granted before the publisher says that it counts.
+  to->credit().join(one.targets.back().promised, one.came);
+  to->make_room();
+}
+
+// From here on a publisher counts what it sends us.
+void reception::count(node_id from, const wire::Count& words) {
+  source* const one = find(from, words.publisher());
+  if (!one || one->gone || words.number() == 0) return;
+  one->counting = words.number();
+  one->came = 0;
+  for (target& each : one->targets) {
+    if (!each.to->blocks()) continue;
+    each.counted = true;
+    each.to->credit().leave(each.promised);
+    each.to->credit().join(each.promised, 0);
+    static_cast<void>(each.to->credit().raise(each.promised, 0, each.to->queued()));
+    // Also if there is no place: that it is known is worth knowing.
+    say_places({from, words.publisher()}, *one, each);
+  }
+}
+
+// Whether what has just come was promised a place; before anybody counted, any that is spare does.
+bool reception::has_place(const source& one, const target& each) noexcept {
+  if (!each.counted) return each.to->credit().has_spare(each.to->queued());
+  return one.came <= each.promised.limit;
+}
+
+void reception::say_places(source_key key, const source& one, const target& each) const {
+  wire::Grant words;
+  words.set_publisher(key.second);
+  words.set_subscription(each.to->number());
+  words.set_counting(one.counting);
+  words.set_limit(each.promised.limit);
+  around_.grant(key.first, words);
+}
+
+void reception::offer_places(source_key key, const source& one, target& each) noexcept {
+  if (!each.counted) return;
+  if (!each.to->credit().raise(each.promised, one.came, each.to->queued())) return;
+  try {
+    say_places(key, one, each);
+  } catch (...) {
+    // Out of memory: the publisher waits until its deadline for what the next grant will say.
+    if (!trouble_) trouble_ = std::current_exception();
+  }
+}
+
+// Places of this subscription were left: whom among its publishers shall they be promised to?
+void reception::offer_places(const subscription& to) noexcept {
+  for_each_source(to.interest().pattern(), [&](source& known) {
+    if (known.gone) return;
+    for (target& each : known.targets) {
+      if (each.to.get() == &to) offer_places(known.key, known, each);
+    }
+  });
 }
 
 reception::source* reception::find(node_id node, std::uint32_t publisher) noexcept {
@@ -92,7 +159,7 @@ void reception::charge(source& one, std::uint64_t missing, loss cause) noexcept 
   if (missing == 0) return;
   for (target& each : one.targets) {
     each.to->row().add(column::expected, missing);
-    each.to->row().lose(cause, missing);
+    each.to->row().lose(cause_for(each.promised, cause), missing);
     each.row->add(column::source_lost, missing);
     each.row->set(column::source_sequence, one.account.last());
   }
@@ -115,6 +182,7 @@ void reception::accept(sample&& arrived) noexcept {
       ++strays_;
       return;
     }
+    from->came += messages;
     const auto [stale, missing] = from->account.arrived(head.sequence, messages);
     if (stale == messages) return;
     charge(*from, missing, loss::queue_full);
@@ -138,12 +206,17 @@ void reception::deliver(source& from, sample&& arrived, std::uint32_t messages,
     each.row->add(column::source_arrived, messages - stale);
     subscription& to = *each.to;  // kept in ended_ should it end now
     to.row().add(column::expected, messages - stale);
+    if (to.blocks() && !has_place(from, each)) {
+      to.row().lose(cause_for(each.promised, loss::queue_full), messages - stale);
+      continue;
+    }
     try {
       to.accept(i + 1 == count ? std::move(arrived) : sample(arrived), messages, stale);
     } catch (...) {
       // A callback's exception is the user's: it comes out of the call that pumped the node.
       if (!trouble_) trouble_ = std::current_exception();
     }
+    if (to.blocks() && from.targets[i].to) offer_places(from.key, from, from.targets[i]);
   }
   delivering_ = false;
   if (!ended_.empty()) sweep();
@@ -166,10 +239,13 @@ void reception::control(const sample& arrived) {
       detach(from, words.detach().publisher(), words.detach().last_sequence());
       break;
     case wire::Control::kNotice:
-      if (source* const one = find(from, words.notice().publisher())) {
-        charge(*one, one->account.published_up_to(words.notice().last_sequence()),
-               loss::queue_full);
-      }
+      notice(from, words.notice());
+      break;
+    case wire::Control::kCount:
+      count(from, words.count());
+      break;
+    case wire::Control::kGrant:
+      around_.granted(from, words.grant());
       break;
     case wire::Control::kIntroduce:
       around_.introduced(from, words.introduce());
@@ -177,6 +253,16 @@ void reception::control(const sample& arrived) {
     case wire::Control::WHAT_NOT_SET:
       ++strays_;
       break;
+  }
+}
+
+void reception::notice(node_id from, const wire::Notice& words) {
+  source* const one = find(from, words.publisher());
+  if (!one) return;
+  charge(*one, one->account.published_up_to(words.last_sequence()), loss::queue_full);
+  for (target& each : one->targets) {
+    each.promised.lapsed = std::find(words.lapsed().begin(), words.lapsed().end(),
+                                     each.to->number()) != words.lapsed().end();
   }
 }
 
@@ -194,12 +280,14 @@ void reception::attach(node_id from, const wire::Attach& words) {
     if (words.next_sequence() > 0) {
       charge(one, one.account.published_up_to(words.next_sequence() - 1), loss::no_link);
     }
-    if (one.gone) {
-      one.gone = false;
-      for (target& each : one.targets) {
-        each.row->set(column::source_gone, 0);
-        each.to->row().add(column::sources, 1);
-      }
+    // What it was promised it has forgotten.
+    leave(one);
+    one.gone = false;
+    for (target& each : one.targets) {
+      each.counted = false;
+      each.row->set(column::source_gone, 0);
+      each.to->row().add(column::sources, 1);
+      if (each.to->blocks()) each.to->credit().join(each.promised, 0);
     }
     return;
   }
@@ -231,11 +319,16 @@ void reception::leave(source& one) noexcept {
     each.row->set(column::source_gone, 1);
     ledger_row& row = each.to->row();
     row.set(column::sources, row.get(column::sources) - 1);
+    if (each.to->blocks()) each.to->credit().leave(each.promised);
   }
 }
 
 void reception::forget(std::map<source_key, source>::iterator at) {
-  for (target& each : at->second.targets) ledger_.release(*each.row);
+  for (target& each : at->second.targets) {
+    ledger_.release(*each.row);
+    if (!each.to->blocks()) continue;
+    around_.revoke(at->first.first, at->first.second, each.to->number());
+  }
   if (recent_ == &at->second) recent_ = nullptr;
   const auto [first, last] = by_topic_.equal_range(at->second.topic);
   by_topic_.erase(

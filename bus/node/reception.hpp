@@ -5,6 +5,11 @@
 //   a gap between two samples, or before a Notice   queue_full   the link had no room
 //   a gap found when a link comes back              no_link
 //   published by one that died, and never came      cut          read from the dead node's ledger
+//   either of the first two, after the publisher said that a subscription's deadline was over
+//                                                   expired      for that subscription
+//
+// Subscriptions that block (drop::none) grant their publishers places, and get only what they
+// have granted one to: see bus/route/credit.hpp.
 #pragma once
 
 #include "bus/base/ids.hpp"
@@ -37,6 +42,12 @@ class reception final : public sink {
     std::function<void(const wire::Attach&)> schema_seen;
     // A peer's way into us has ended; bury() it when it is proved dead.
     std::function<void(node_id)> departed;
+    // A subscription of ours has places for a publisher of that node: say so.
+    std::function<void(node_id to, const wire::Grant&)> grant;
+    // It has nothing more to say to that publisher.
+    std::function<void(node_id to, std::uint32_t publisher, std::uint32_t subscription)> revoke;
+    // One of theirs has places for a publisher of ours.
+    std::function<void(node_id from, const wire::Grant&)> granted;
   };
   reception(ledger_file& ledger, surroundings around)
       : ledger_(ledger), around_(std::move(around)) {}
@@ -77,6 +88,8 @@ class reception final : public sink {
   struct target {
     std::shared_ptr<subscription> to;  // empty: ended while samples were handed out; to be swept
     ledger_row* row;
+    window promised = {};  // if it blocks
+    bool counted = false;  // and the publisher counts for it
   };
   using source_key = std::pair<node_id, std::uint32_t>;
   struct source {
@@ -85,6 +98,9 @@ class reception final : public sink {
     wire::Type type;
     source_account account;
     std::vector<target> targets;
+    // For those that block: which counting it is, and what came in it.
+    std::uint64_t counting = 0;
+    std::uint64_t came = 0;
     bool gone = false;
   };
 
@@ -98,6 +114,12 @@ class reception final : public sink {
   template <class Visitor>
   void for_each_source(const std::string& pattern, Visitor&& visit);
   void charge(source& one, std::uint64_t missing, loss cause) noexcept;
+  void notice(node_id from, const wire::Notice& words);
+  void offer_places(source_key key, const source& one, target& each) noexcept;
+  void count(node_id from, const wire::Count& words);
+  [[nodiscard]] static bool has_place(const source& one, const target& each) noexcept;
+  void say_places(source_key key, const source& one, const target& each) const;
+  void offer_places(const subscription& to) noexcept;
   void leave(source& one) noexcept;
   void forget(std::map<source_key, source>::iterator at);
   [[nodiscard]] source* find(node_id node, std::uint32_t publisher) noexcept;

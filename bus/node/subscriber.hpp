@@ -85,12 +85,14 @@ class subscriber_base {
   subscriber_base(core& around, std::shared_ptr<subscription> one) noexcept
       : core_(&around), subscription_(std::move(one)) {}
 
-  // How many samples one turn may take: all that is there when the newest are wanted, and what
-  // fits when the oldest are, so that the rest waits where the sender can see it.
+  // How many samples one turn may take: all that is there, since what waits in a link delays every
+  // other subscription of the node. If there is no other, what the newest would be dropped for
+  // waits where the sender can see it.
   [[nodiscard]] std::size_t budget() const noexcept {
     constexpr std::size_t turn = 4096;
-    if (subscription_->when_full() == drop::oldest) return turn;
-    return std::max<std::size_t>(1, subscription_->room());
+    const bool leaves_some =
+        subscription_->when_full() == drop::newest && core_->is_alone(*subscription_);
+    return leaves_some ? std::max<std::size_t>(1, subscription_->room()) : turn;
   }
 
   core* core_;

@@ -6,15 +6,26 @@
 
 namespace bus {
 
-subscription::subscription(setup wanted, ledger_row& row)
+subscription::subscription(setup wanted, ledger_row& row, shelter& spare)
     : interest_(std::move(wanted.interest)),
       options_(wanted.options),
       callback_(std::move(wanted.callback)),
       row_(row),
-      ring_(callback_ ? 0 : std::max<std::uint32_t>(1, wanted.options.depth)) {
+      ring_(callback_ ? 0 : std::max<std::uint32_t>(1, wanted.options.depth)),
+      spare_(spare),
+      places_(wanted.options.depth) {
   interest_.set_subscription(wanted.number);
   interest_.set_depth(options_.depth);
   interest_.set_when_full(static_cast<std::uint32_t>(options_.when_full));
+  if (blocks()) interest_.set_block_for_ns(options_.block_for.count());
+}
+
+void subscription::make_room() {
+  if (callback_ || ring_.size() >= places_.most()) return;
+  std::vector<run> larger(places_.most());
+  for (std::size_t i = 0; i < runs_; ++i) larger[i] = std::move(place(i));
+  ring_ = std::move(larger);
+  first_ = 0;
 }
 
 subscription::~subscription() { drop_oldest(count_); }
@@ -52,7 +63,7 @@ void subscription::call(sample&& arrived, std::uint32_t messages, std::uint32_t 
 void subscription::enqueue(sample&& arrived, std::uint32_t messages, std::uint32_t stale) {
   const std::size_t depth = ring_.size();
   std::size_t fresh = messages - stale;
-  if (options_.when_full == drop::newest) {
+  if (options_.when_full != drop::oldest) {
     if (count_ >= depth) {
       row_.lose(loss::queue_full, fresh);
       return;
@@ -63,6 +74,10 @@ void subscription::enqueue(sample&& arrived, std::uint32_t messages, std::uint32
     drop_oldest(std::min(too_many, count_));
     stale += static_cast<std::uint32_t>(fresh > depth ? fresh - depth : 0);
     fresh = messages - stale;
+  }
+  if (runs_ >= spare_.each()) {
+    arrived = spare_.take_in(std::move(arrived));
+    row_.add(column::copied, 1);
   }
   const bool is_batch = (arrived.head().flags & frame_flag::batch) != 0;
   if (is_batch) arrived.borrow(static_cast<std::uint32_t>(fresh));
@@ -102,13 +117,18 @@ void subscription::end_run() noexcept {
 sample subscription::take() noexcept {
   run& oldest = ring_[first_];
   row_.set(column::queued, --count_);
+  sample one;
   if (oldest.end != 0) {
-    sample one = oldest.whole.part(oldest.next++);
+    one = oldest.whole.part(oldest.next++);
     if (oldest.next == oldest.end) end_run();
-    return one;
+  } else {
+    one = std::move(oldest.whole);
+    end_run();
   }
-  sample one = std::move(oldest.whole);
-  end_run();
+  if (blocks() && (++left_ >= places_.worth() || count_ == 0)) {
+    left_ = 0;
+    if (on_room) on_room();
+  }
   return one;
 }
 

@@ -5,6 +5,8 @@
 
 #include "bus/link/sample.hpp"
 #include "bus/node/qos.hpp"
+#include "bus/node/shelter.hpp"
+#include "bus/route/credit.hpp"
 #include "bus/route/ledger.hpp"
 #include "schemas/bus/card.pb.h"
 
@@ -24,8 +26,8 @@ class subscription {
     subscription_options options;
     std::function<void(sample&&)> callback = {};  // empty: samples wait in the queue
   };
-  // `row` outlives the subscription.
-  subscription(setup wanted, ledger_row& row);
+  // `row` and `spare` outlive the subscription.
+  subscription(setup wanted, ledger_row& row, shelter& spare);
   ~subscription();
   subscription(const subscription&) = delete;
   subscription& operator=(const subscription&) = delete;
@@ -42,10 +44,16 @@ class subscription {
   // depth by a batch.
   void accept(sample&& arrived, std::uint32_t messages, std::uint32_t stale);
   [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
+  [[nodiscard]] std::size_t queued() const noexcept { return count_; }
   [[nodiscard]] std::size_t room() const noexcept {
     return count_ < ring_.size() ? ring_.size() - count_ : 0;
   }
   [[nodiscard]] drop when_full() const noexcept { return options_.when_full; }
+  [[nodiscard]] bool blocks() const noexcept { return options_.when_full == drop::none; }
+  // Only what they have promised a place may be accepted, if it blocks.
+  [[nodiscard]] places& credit() noexcept { return places_; }
+  // A queue that blocks has a place for each publisher, whatever its depth.
+  void make_room();
   // The oldest message waiting. Not yet counted as delivered: that is settle()'s or spoil()'s.
   // Requires: !empty().
   [[nodiscard]] sample take() noexcept;
@@ -57,6 +65,8 @@ class subscription {
 
   // Called after each arrival that was queued; for whoever waits in an event loop.
   std::function<void()> on_arrival;
+  // Called after so many places were left that its publishers are to hear of it, if it blocks.
+  std::function<void()> on_room;
 
  private:
   wire::Interest interest_;
@@ -79,6 +89,9 @@ class subscription {
   std::size_t first_ = 0;
   std::size_t runs_ = 0;
   std::size_t count_ = 0;  // messages in all runs
+  shelter& spare_;
+  places places_;
+  std::size_t left_ = 0;  // places since the last on_room
   bool ended_ = false;
 };
 

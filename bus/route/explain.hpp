@@ -10,6 +10,7 @@
 //   types    the subscription takes what is published
 //   link     one of the transports has opened
 //   attached the peer has let go of the announcement, so the link carries
+//   room     a subscription that blocks has a place for the next one
 //   taken    the peer lets go of what it is sent
 //   received the numbers come out at the subscription
 //

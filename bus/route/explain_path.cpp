@@ -264,8 +264,34 @@ class walk {
     for (std::size_t i = 0; i < loss_count; ++i) {
       path_.lost[i] = books->counts[column::lost + i];
     }
+    room(source, target, interest);
     if (!taken(source, target)) return;
     balance(*heard, *books, interest);
+  }
+
+  // Whether a subscription that blocks holds its publisher up, as that one's books say.
+  void room(const node_report& source, const node_report& target, const wire::Interest& interest) {
+    const auto* const gate =
+        find_entry(source.ledger, row_kind::gate, publisher_, target.id, interest.subscription());
+    if (!gate) return;
+    const auto& counts = gate->counts;
+    const auto since_ns = static_cast<std::int64_t>(counts[column::gate_since_ns]);
+    is_blocked_ = since_ns != 0;
+    if (!is_blocked_) {
+      ok("room", "it blocks; it was waited for " + plural(counts[column::gate_waits], "time") +
+                     ", " + seconds_of(static_cast<std::int64_t>(counts[column::gate_waited_ns])) +
+                     " in all");
+      return;
+    }
+    std::string words = "blocked by " + called(target) + " for " +
+                        seconds_of(seen_.steady_ns - since_ns) + ": its subscription " +
+                        std::to_string(interest.subscription()) + " has no place for the next";
+    if (counts[column::gate_lapsed] != 0) {
+      words += "; its deadline of " + seconds_of(interest.block_for_ns()) + " is over, and " +
+               plural(counts[column::gate_expired], "sample") + " went on without it";
+    }
+    step("room", mark::warning, std::move(words));
+    path_.fix = "take() faster there, or give it more subscription_options::depth";
   }
 
   // Whether the subscriber takes what it is sent. That it holds some is no sign of illness as long
@@ -274,6 +300,8 @@ class walk {
     if (source.id == target.id && !path_.from.here) return true;
     const std::int64_t still_ns = note_unsettled(source, target.id);
     if (path_.received >= path_.sent || path_.unsettled == 0) return true;
+    // What a full queue holds is not let go of, and the rest was not sent.
+    if (is_blocked_ && !target.looks_stopped) return true;
     if (still_ns <= stopped_after_ns) {
       ok("taken", plural(path_.unsettled, "sample") + " on the way");
       return true;
@@ -321,6 +349,7 @@ class walk {
   const census& seen_;
   path& path_;
   std::uint32_t publisher_ = 0;
+  bool is_blocked_ = false;
 };
 
 }  // namespace

@@ -1,11 +1,20 @@
 #include "bus/route/explain_words.hpp"
 
+#include <array>
+#include <cstdio>
 #include <utility>
 
 namespace bus::explaining {
 
 std::string plural(std::uint64_t count, const std::string& noun) {
   return std::to_string(count) + ' ' + noun + (count == 1 ? "" : "s");
+}
+
+std::string seconds_of(std::int64_t ns) {
+  std::array<char, 32> text{};
+  const double seconds = static_cast<double>(ns) / 1e9;
+  std::snprintf(text.data(), text.size(), seconds < 1 ? "%.3f s" : "%.1f s", seconds);
+  return text.data();
 }
 
 std::string called(const node_report& node) {

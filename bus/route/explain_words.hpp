@@ -11,6 +11,8 @@ namespace bus::explaining {
 
 // "1 sample", "2 samples".
 [[nodiscard]] std::string plural(std::uint64_t count, const std::string& noun);
+// "1.5 s"; more exactly below a second.
+[[nodiscard]] std::string seconds_of(std::int64_t ns);
 // "seismograph (00000000000000a1)".
 [[nodiscard]] std::string called(const node_report& node);
 // A type with its hash, "raw" for bytes.

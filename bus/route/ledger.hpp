@@ -43,7 +43,8 @@ enum class row_kind : std::uint32_t {
   subscription = 2,
   link = 3,
   source = 4,
-  refusals = 5
+  refusals = 5,
+  gate = 6
 };
 
 // The columns of each kind, as indices into ledger_row::counts.
@@ -63,6 +64,7 @@ inline constexpr std::size_t received_bytes = 2;
 inline constexpr std::size_t expected = 3;  // published since attached, as far as known
 inline constexpr std::size_t sources = 4;   // publishers attached now
 inline constexpr std::size_t lost = 5;      // 5 .. 11
+inline constexpr std::size_t copied = 12;   // while they waited, so that their links had places
 // link: row.peer is the peer, row.other is unused.
 inline constexpr std::size_t link_taken = 0;
 inline constexpr std::size_t link_full = 1;
@@ -80,6 +82,15 @@ inline constexpr std::size_t source_gone = 3;  // 1 when the publisher has left
 // refusals: whom one transport did not let in, by bus::refusal. row.peer is the user's number (or
 // refusal_book::others), row.other the transport's scheme, as scheme_word() packs it.
 inline constexpr std::size_t refused_for = 0;  // 0 .. 12
+// gate: a subscription that blocks, as one of its publishers sees it. row.number is the publisher,
+// row.peer the subscription's node, row.other the subscription.
+inline constexpr std::size_t gate_limit = 0;      // the last number for which it has a place
+inline constexpr std::size_t gate_waits = 1;      // how many times it had none
+inline constexpr std::size_t gate_waited_ns = 2;  // in all, without the one that is going on
+inline constexpr std::size_t gate_since_ns = 3;   // steady clock, since when it has none; 0: it has
+inline constexpr std::size_t gate_lapsed = 4;     // 1: and its deadline is over
+inline constexpr std::size_t gate_missed = 5;     // samples published while it had no place
+inline constexpr std::size_t gate_expired = 6;    // of these, after its deadline
 }  // namespace column
 
 struct ledger_row {
@@ -105,7 +116,7 @@ struct ledger_row {
   }
 };
 static_assert(sizeof(ledger_row) == 128 && std::is_standard_layout_v<ledger_row>);
-static_assert(column::lost + loss_count <= 13);
+static_assert(column::lost + loss_count <= column::copied && column::copied < 13);
 static_assert(column::refused_for + refusal_count <= 13);
 
 // Up to eight letters of a transport's scheme in one word, and back.

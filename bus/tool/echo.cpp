@@ -28,6 +28,7 @@ struct echo_options : common_options {
   bool raw = false;
   bool csv = false;
   bool no_meta = false;
+  double block_for_s = 0;
 };
 
 std::string dump(const json& value, int indent) {
@@ -178,8 +179,13 @@ exit_code echo(const echo_options& options) {
   }
   session joined("bus echo", options);
   echoer shower(options, joined.inside());
+  subscription_options habits;
+  if (options.block_for_s > 0) {
+    habits.when_full = drop::none;
+    habits.block_for = seconds(options.block_for_s);
+  }
   const auto listening = joined.node().subscribe<raw>(
-      options.pattern, [&](const received<raw>& message) { shower.take(message); });
+      options.pattern, [&](const received<raw>& message) { shower.take(message); }, habits);
   const auto how = joined.run(options.timeout_s < 0 ? for_ever : seconds(options.timeout_s), [&] {
     shower.flush();
     return shower.finished();
@@ -227,6 +233,10 @@ verb echo_verb() {
             parser.add_flag("--raw", options->raw, "The payload's bytes and nothing else");
             parser.add_flag("--csv", options->csv, "Comma-separated values, with a header");
             parser.add_flag("--no-meta", options->no_meta, "Without topic, sequence and time");
+            parser
+                .add_option("--block", options->block_for_s,
+                            "Publishers that ask are to wait for it, up to so many seconds")
+                ->check(CLI::PositiveNumber);
             add_json(parser, *options);
             add_directory(parser, *options);
             return [options] { return echo(*options); };

@@ -1,5 +1,6 @@
 // `bus info`: the books. Everything is read from the ledgers, so it works on nodes that are stopped
 // or killed, and asks nobody.
+#include "bus/node/qos.hpp"
 #include "bus/tool/console.hpp"
 #include "bus/tool/look.hpp"
 #include "bus/tool/verbs.hpp"
@@ -84,7 +85,27 @@ json losses_of(const ledger_entry& row) {
   return lost;
 }
 
-json publisher_of(const node_report& node, const ledger_entry& row) {
+// Subscriptions that block, as this publisher sees them.
+json gates_of(const census& seen, const node_report& node, std::uint32_t publisher) {
+  json gates = json::array();
+  for (const ledger_entry& row : node.ledger.entries) {
+    if (row.kind != row_kind::gate || row.number != publisher) continue;
+    const auto& counts = row.counts;
+    const auto since_ns = static_cast<std::int64_t>(counts[column::gate_since_ns]);
+    gates.push_back({{"node", name_of_peer(seen, row.peer, node.links)},
+                     {"id", to_hex(row.peer.value)},
+                     {"subscription", row.other},
+                     {"waits", counts[column::gate_waits]},
+                     {"waited_ns", counts[column::gate_waited_ns]},
+                     {"blocked_ns", since_ns == 0 ? 0 : seen.steady_ns - since_ns},
+                     {"lapsed", counts[column::gate_lapsed] != 0},
+                     {"missed", counts[column::gate_missed]},
+                     {"expired", counts[column::gate_expired]}});
+  }
+  return gates;
+}
+
+json publisher_of(const census& seen, const node_report& node, const ledger_entry& row) {
   const auto* const words = find_advertisement(node, row.number);
   const auto& counts = row.counts;
   return {{"kind", "publisher"},
@@ -97,7 +118,21 @@ json publisher_of(const node_report& node, const ledger_entry& row) {
           {"full", counts[column::full]},
           {"bytes", counts[column::sent_bytes]},
           {"attached", counts[column::attached]},
-          {"refused", counts[column::refused]}};
+          {"refused", counts[column::refused]},
+          {"gates", gates_of(seen, node, row.number)}};
+}
+
+// What becomes of a sample that finds the queue full, in the words of bus::drop.
+std::string when_full_text(const wire::Interest& words) {
+  switch (static_cast<drop>(words.when_full())) {
+    case drop::oldest:
+      return "drops the oldest";
+    case drop::newest:
+      return "drops the newest";
+    case drop::none:
+      return "blocks";
+  }
+  return "unknown";
 }
 
 json subscription_of(const census& seen, const node_report& node, const ledger_entry& row) {
@@ -107,11 +142,13 @@ json subscription_of(const census& seen, const node_report& node, const ledger_e
                {"number", row.number},
                {"pattern", words ? words->pattern() : ""},
                {"type", words ? type_text(*words) : ""},
+               {"when_full", words ? when_full_text(*words) : ""},
                {"expected", counts[column::expected]},
                {"delivered", counts[column::delivered]},
                {"queued", counts[column::queued]},
                {"bytes", counts[column::received_bytes]},
                {"sources", counts[column::sources]},
+               {"copied", counts[column::copied]},
                {"lost", losses_of(row)},
                {"from", json::array()}};
   for (const ledger_entry& source : node.ledger.entries) {
@@ -193,6 +230,21 @@ std::string line_of(const json& row) {
   return text + fmt::format(", lost {}", sum) + (lost.empty() ? "" : " (" + lost + ')');
 }
 
+void tell_gates(const json& gates, console& out) {
+  for (const json& one : gates) {
+    const auto seconds = [&](const char* key) { return one[key].get<double>() / 1e9; };
+    std::string now;
+    if (one["blocked_ns"].get<std::int64_t>() != 0) {
+      now = fmt::format(", blocked now, for {:.3f} s{}", seconds("blocked_ns"),
+                        one["lapsed"].get<bool>() ? " and past its deadline" : "");
+    }
+    out.line(fmt::format(
+        "    waits for {} subscription {}: {} times, {:.3f} s in all, missed {}, expired {}{}",
+        one["node"].get<std::string>(), one["subscription"].dump(), one["waits"].dump(),
+        seconds("waited_ns"), one["missed"].dump(), one["expired"].dump(), now));
+  }
+}
+
 void tell(const json& row, console& out) {
   const std::string kind = row["kind"];
   if (kind == "refusals") return tell_refusals(row, out);
@@ -205,8 +257,10 @@ void tell(const json& row, console& out) {
              clean(row[kind == "publisher" ? "topic" : "pattern"].get<std::string>()) + "  " +
              row["type"].get<std::string>();
   }
+  if (kind == "subscription") title += "  " + row["when_full"].get<std::string>();
   out.line(title);
   out.line("    " + line_of(row));
+  if (kind == "publisher") tell_gates(row["gates"], out);
   if (!row.contains("from")) return;
   for (const json& source : row["from"]) {
     out.line(fmt::format("    from {} publisher {}: sequence {}, arrived {}, lost {}{}",
@@ -221,7 +275,7 @@ json rows_of(const census& seen, const node_report& node, const selection& wante
   json rows = json::array();
   for (const ledger_entry& row : node.ledger.entries) {
     if (row.kind == row_kind::publisher && wanted.takes(find_advertisement(node, row.number))) {
-      rows.push_back(publisher_of(node, row));
+      rows.push_back(publisher_of(seen, node, row));
     }
     if (row.kind == row_kind::subscription && wanted.takes(find_interest(node, row.number))) {
       rows.push_back(subscription_of(seen, node, row));

@@ -180,10 +180,9 @@ class publishing {
   // A peer lets go of samples without a word, unless a link is full; so the tool looks each
   // millisecond, and only while it is ahead.
   void make_room() {
-    const auto backlog = [&] { return source_->backlog(); };
-    for (int i = 0; i < 1000 && backlog() >= backlog_max && !joined_.interrupted(); ++i) {
-      static_cast<void>(
-          joined_.run(std::chrono::milliseconds(1), [&] { return backlog() < backlog_max; }));
+    const auto has_room = [&] { return source_->backlog() < backlog_max && source_->has_room(); };
+    for (int i = 0; i < 1000 && !has_room() && !joined_.interrupted(); ++i) {
+      static_cast<void>(joined_.run(std::chrono::milliseconds(1), has_room));
     }
   }
 

@@ -83,6 +83,20 @@ TEST_CASE("echo shows raw text as text, plain structs as hex, and --raw as they 
   CHECK(hex.wait().out == "hex:000000000000f03f0000000000000040\n");
 }
 
+TEST_CASE("echo --block is a subscription that blocks, and pub does not overrun it") {
+  const scratch where;
+  running echo(
+      where, {"echo", "words", "--block", "20", "--count", "3000", "--no-meta", "--timeout", "60"});
+  std::string lines;
+  for (int i = 0; i < 3000; ++i) lines += "word " + std::to_string(i) + '\n';
+  const outcome sent = where.run({"pub", "words", "--raw", "-w", "1", "-"}, lines);
+  const outcome seen = echo.wait();
+  CHECK(sent.code == 0);
+  CHECK(seen.code == 0);
+  CHECK(seen.err.empty());
+  CHECK(seen.out == lines);
+}
+
 TEST_CASE("echo that hears nothing ends with 3 and says to ask why") {
   const scratch where;
   const outcome seen = where.run({"echo", "nobody", "--once", "--timeout", "0.2"});

@@ -382,6 +382,37 @@ TEST_CASE("the worst path is the answer, and every path is told") {
   CHECK(has(told.broken, "demo.Alert"));
 }
 
+TEST_CASE("a subscription that blocks is named, with the time that it has held its publisher up") {
+  pair both(42);
+  auto& interest = *both.hearer.card.mutable_interests(0);
+  interest.set_when_full(2);
+  interest.set_block_for_ns(1'500'000'000);
+  add_row(both.talker, bus::row_kind::gate, 1, hearer_id, 1);
+  const auto counts = [&]() -> auto& { return both.talker.ledger.entries.back().counts; };
+  counts()[bus::column::gate_waits] = 3;
+  counts()[bus::column::gate_waited_ns] = 250'000'000;
+  CHECK(has(to_text(both.why()), "it was waited for 3 times, 0.250 s in all"));
+
+  counts()[bus::column::gate_since_ns] = now_ns - 1'200'000'000;
+  auto told = both.why();
+  CHECK(told.how == explanation::state::flowing);
+  CHECK(has(to_text(told), "blocked by hearer (0000000000000022) for 1.2 s"));
+  CHECK(has(told.fix, "take() faster"));
+
+  // What it holds is not let go of: that is no sign that it stands still.
+  both.link_row().counts[bus::column::link_unsettled] = 8;
+  both.link_row().counts[bus::column::link_moved_ns] = 1;
+  both.heard().counts[bus::column::source_sequence] = 30;
+  CHECK(both.why().how == explanation::state::flowing);
+  both.hearer.looks_stopped = true;
+  CHECK(both.why().how == explanation::state::broken);
+
+  counts()[bus::column::gate_lapsed] = 1;
+  counts()[bus::column::gate_expired] = 12;
+  CHECK(
+      has(to_text(both.why()), "its deadline of 1.5 s is over, and 12 samples went on without it"));
+}
+
 TEST_CASE("a pattern asks about every topic that it matches") {
   CHECK(pair().why("quakes/*").paths.size() == 1);
   CHECK(pair().why("**").how == explanation::state::flowing);
