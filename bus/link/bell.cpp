@@ -2,6 +2,7 @@
 
 #include "bus/base/check.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <ctime>
@@ -84,6 +85,25 @@ rung wake_page(bell_layout& page, fd* thread, const fd& event) noexcept {
   return used;
 }
 
+// Whether somebody has a handler for the signal.
+bool is_handled(int number) noexcept {
+  struct sigaction now {};
+  if (::sigaction(number, nullptr, &now) != 0) return true;
+  return (now.sa_flags & SA_SIGINFO) != 0 ||
+         (now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN);
+}
+
+// Makes the signal harmless wherever it is not blocked; exec() keeps that. What is blocked is never
+// ignored, so the descriptor goes on to read it. Once, since it drops what is pending.
+bool ignore_bell_signal() noexcept {
+  static const bool ignored = [] {
+    struct sigaction nothing {};
+    nothing.sa_handler = SIG_IGN;
+    return ::sigaction(bell_signal(), &nothing, nullptr) == 0;
+  }();
+  return ignored;
+}
+
 result<bell_layout*> map_page(int memory) {
   void* const at = ::mmap(nullptr, page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
   if (at == MAP_FAILED) return unexpected(last_system_error());
@@ -119,7 +139,10 @@ result<std::unique_ptr<bell>> bell::make() {
 
   made->barriers_ = register_for_barriers();
   made->thread_id_ = ::gettid();
-  made->thread_ = fd(static_cast<int>(::syscall(SYS_pidfd_open, made->thread_id_, pidfd_thread)));
+  made->signal_is_taken_ = is_handled(bell_signal());
+  if (!made->signal_is_taken_ && ignore_bell_signal()) {
+    made->thread_ = fd(static_cast<int>(::syscall(SYS_pidfd_open, made->thread_id_, pidfd_thread)));
+  }
   if (made->thread_) {
     sigset_t only;
     ::sigemptyset(&only);
@@ -172,8 +195,8 @@ void bell::let_unfenced() noexcept {
 void bell::arm_semaphore() noexcept { arm(bell_mode::on_semaphore); }
 
 void bell::arm_descriptors() noexcept {
-  const bool own_thread = signals_ && ::gettid() == thread_id_;
-  arm(own_thread ? bell_mode::on_signal : bell_mode::on_event);
+  const bool by_signal = signals_ && !signal_is_taken_ && ::gettid() == thread_id_;
+  arm(by_signal ? bell_mode::on_signal : bell_mode::on_event);
 }
 
 void bell::disarm() noexcept {
@@ -210,9 +233,15 @@ void bell::drain(int descriptor) noexcept {
   }
   // One read for all that several senders may have sent to one sleep; a full array means more.
   std::array<signalfd_siginfo, 8> pending;
-  while (::read(descriptor, pending.data(), sizeof pending) ==
-         static_cast<ssize_t>(sizeof pending)) {
-  }
+  ssize_t got = 0;
+  do {
+    got = ::read(descriptor, pending.data(), sizeof pending);
+    for (std::size_t i = 0;
+         i < static_cast<std::size_t>(std::max<ssize_t>(got, 0)) / sizeof pending[0]; ++i) {
+      // Ringers direct theirs at this thread; whatever was sent in another way is not from them.
+      signal_is_taken_ = signal_is_taken_ || pending[i].ssi_code != SI_TKILL;
+    }
+  } while (got == static_cast<ssize_t>(sizeof pending));
 }
 
 result<bell_keys> bell::keys() const {
