@@ -35,6 +35,7 @@
 #include <vector>
 
 #include <sched.h>
+#include <unistd.h>
 
 namespace bus {
 
@@ -167,6 +168,11 @@ class core {
   void disarm() noexcept;
   // The descriptor of control_handle() is readable.
   void attend();
+  // One of doorbell().descriptors() is readable.
+  void answer_bell(int descriptor);
+
+  // A forked child holds a copy of everything, and may touch nothing: it is its parent's.
+  [[nodiscard]] bool is_forked() const noexcept { return ::getpid() != process_id_; }
 
  private:
   // What epoll says about a descriptor: the number of its transport, or one of these.
@@ -212,9 +218,11 @@ class core {
   void flush_files();
   void fill_links(wire::Links& links) const;
   void complain(std::string trouble);
+  void complain_of_signal();
 
   node_options options_;
   node_id id_;
+  pid_t process_id_;
   std::unique_ptr<bell> bell_;
   fd watch_;  // epoll: transports, inotify, timer
   fd timer_;

@@ -87,6 +87,7 @@ publication& core::advertise(const std::string& topic, const type_info& type) {
 }
 
 void core::retire(publication& source) {
+  if (is_forked()) return;
   for (auto& [peer, link] : links_) link->unwant(source);
   std::erase_if(mismatches_, [&](const auto& one) { return one.first.first == source.number; });
   auto& all = *card_.mutable_advertisements();
@@ -129,6 +130,7 @@ std::shared_ptr<subscription> core::subscribe(const std::string& pattern, const 
 }
 
 void core::retire(const std::shared_ptr<subscription>& one) {
+  if (is_forked()) return;
   reception_->remove(*one);
   auto& all = *card_.mutable_interests();
   all.erase(std::remove_if(all.begin(), all.end(),
