@@ -2,6 +2,7 @@
 
 #include "bus/base/check.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <ctime>
@@ -118,6 +119,25 @@ const void* this_thread() noexcept {
   return &mark;
 }
 
+// Whether somebody has a handler for the signal.
+bool is_handled(int number) noexcept {
+  struct sigaction now {};
+  if (::sigaction(number, nullptr, &now) != 0) return true;
+  return (now.sa_flags & SA_SIGINFO) != 0 ||
+         (now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN);
+}
+
+// Makes the signal harmless wherever it is not blocked; exec() keeps that. What is blocked is never
+// ignored, so the descriptor goes on to read it. Once, since it drops what is pending.
+bool ignore_bell_signal() noexcept {
+  static const bool ignored = [] {
+    struct sigaction nothing {};
+    nothing.sa_handler = SIG_IGN;
+    return ::sigaction(bell_signal(), &nothing, nullptr) == 0;
+  }();
+  return ignored;
+}
+
 result<bell_layout*> map_page(int memory, int access = PROT_READ | PROT_WRITE) {
   void* const at = ::mmap(nullptr, page_bytes, access, MAP_SHARED, memory, 0);
   if (at == MAP_FAILED) return unexpected(last_system_error());
@@ -153,7 +173,10 @@ result<std::unique_ptr<bell>> bell::make() {
 
   made->barriers_ = register_for_barriers();
   made->maker_ = this_thread();
-  made->thread_ = fd(static_cast<int>(::syscall(SYS_pidfd_open, ::gettid(), pidfd_thread)));
+  made->signal_is_taken_ = is_handled(bell_signal());
+  if (!made->signal_is_taken_ && ignore_bell_signal()) {
+    made->thread_ = fd(static_cast<int>(::syscall(SYS_pidfd_open, ::gettid(), pidfd_thread)));
+  }
   if (made->thread_) {
     sigset_t only;
     ::sigemptyset(&only);
@@ -213,7 +236,8 @@ void bell::arm_semaphore() noexcept {
 void bell::rebuild_semaphore() noexcept { static_cast<void>(take(page_->permit)); }
 
 void bell::arm_descriptors() noexcept {
-  arm(signals_ && maker_ == this_thread() ? bell_mode::on_signal : bell_mode::on_event);
+  const bool by_signal = signals_ && !signal_is_taken_ && maker_ == this_thread();
+  arm(by_signal ? bell_mode::on_signal : bell_mode::on_event);
 }
 
 void bell::disarm() noexcept {
@@ -240,9 +264,15 @@ void bell::drain(int descriptor) noexcept {
   }
   // One read for all that several senders may have sent to one sleep; a full array means more.
   std::array<signalfd_siginfo, 8> pending;
-  while (::read(descriptor, pending.data(), sizeof pending) ==
-         static_cast<ssize_t>(sizeof pending)) {
-  }
+  ssize_t got = 0;
+  do {
+    got = ::read(descriptor, pending.data(), sizeof pending);
+    for (std::size_t i = 0;
+         i < static_cast<std::size_t>(std::max<ssize_t>(got, 0)) / sizeof pending[0]; ++i) {
+      // Ringers direct theirs at this thread; whatever was sent in another way is not from them.
+      signal_is_taken_ = signal_is_taken_ || pending[i].ssi_code != SI_TKILL;
+    }
+  } while (got == static_cast<ssize_t>(sizeof pending));
 }
 
 result<bell_keys> bell::keys() const {

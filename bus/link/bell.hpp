@@ -31,7 +31,10 @@
 // first.
 //
 // The signal is directed by a *thread pidfd* (Linux 6.9), which the receiver opens for itself and
-// hands over: it names one thread for ever, whatever happens to its number.
+// hands over: it names one thread for ever, whatever happens to its number. Blocked in that thread,
+// the signal is read from a descriptor; everywhere else it is ignored, so that it ends nobody who
+// is not prepared: no other thread, and no program that exec() puts in the place of ours. Where the
+// application uses the same signal, the bell leaves it alone and is rung by the eventfd.
 #pragma once
 
 #include "bus/base/clock.hpp"
@@ -133,6 +136,9 @@ class bell {
   // What another user's process may have: the page, read-only. Errors: the kernel's; without /proc
   // there is no read-only descriptor.
   [[nodiscard]] result<bell_keys> keys_for_stranger() const;
+  // The application uses bell_signal() itself: it had a handler when the bell was made, or sent one
+  // that was read here since.
+  [[nodiscard]] bool signal_is_taken() const noexcept { return signal_is_taken_; }
 
   // Messages between two sleeps that are worth a membarrier: about 2 us, against about 15 ns for a
   // fence on the data path.
@@ -159,6 +165,7 @@ class bell {
   std::size_t came_ = 0;         // messages since the last sleep
   bool unfenced_ = false;        // what the page says
   bool barriers_ = false;        // the kernel has global barriers for us
+  bool signal_is_taken_ = false;
 };
 
 // The sender's end of somebody else's bell.

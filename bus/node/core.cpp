@@ -94,7 +94,8 @@ T must(result<T> made, const std::string& what) {
 
 }  // namespace
 
-core::core(node_options options) : options_(completed(std::move(options))), id_(node_id::random()) {
+core::core(node_options options)
+    : options_(completed(std::move(options))), id_(node_id::random()), process_id_(::getpid()) {
   if (options_.transports.empty()) {
     throw error(errc::unsupported, "node '" + options_.name +
                                        "' has no transports: pass transports::standard() in "
@@ -111,6 +112,7 @@ core::core(node_options options) : options_(completed(std::move(options))), id_(
 
 void core::come_up() {
   bell_ = must(bell::make(), "cannot make the node's bell in shared memory (memfd)");
+  if (bell_->signal_is_taken()) complain_of_signal();
   watch_ = fd(::epoll_create1(EPOLL_CLOEXEC));
   timer_ = fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!watch_ || !timer_) {
@@ -514,6 +516,19 @@ void core::attend() {
   in_pump_ = false;
   tend();
   keep_books();
+}
+
+void core::answer_bell(int descriptor) {
+  const bool knew = bell_->signal_is_taken();
+  bell_->drain(descriptor);
+  if (knew || !bell_->signal_is_taken()) return;
+  complain_of_signal();
+  tend();
+}
+
+void core::complain_of_signal() {
+  complain("the application uses signal " + std::to_string(bell_signal()) +
+           " (SIGRTMIN+7) itself, so event loops are woken by eventfd: use another one there");
 }
 
 bool core::arm_inboxes() {

@@ -36,6 +36,7 @@
 #include <vector>
 
 #include <sched.h>
+#include <unistd.h>
 
 namespace bus {
 
@@ -221,6 +222,11 @@ class core {
   // What came during the turn is in: who waited for it goes on. Throws what one of them threw.
   void begin_turn() noexcept { in_turn_ = true; }
   void end_turn();
+  // One of doorbell().descriptors() is readable.
+  void answer_bell(int descriptor);
+
+  // A forked child holds a copy of everything, and may touch nothing: it is its parent's.
+  [[nodiscard]] bool is_forked() const noexcept { return ::getpid() != process_id_; }
 
  private:
   // What epoll says about a descriptor: the number of its transport, or one of these.
@@ -288,9 +294,11 @@ class core {
   void flush_files();
   void fill_links(wire::Links& links) const;
   void complain(std::string trouble);
+  void complain_of_signal();
 
   node_options options_;
   node_id id_;
+  pid_t process_id_;
   std::unique_ptr<bell> bell_;
   fd watch_;  // epoll: transports, inotify, timer
   fd timer_;

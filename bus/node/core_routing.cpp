@@ -104,6 +104,7 @@ publication& core::advertise(const std::string& topic, const type_info& type) {
 }
 
 void core::retire(publication& source) {
+  if (is_forked()) return;
   for (const auto& each : waits_) {
     const auto one = each.lock();
     if (!one || one->source != &source) continue;
@@ -164,6 +165,7 @@ std::shared_ptr<subscription> core::subscribe(const std::string& pattern, const 
 }
 
 void core::retire(const std::shared_ptr<subscription>& one) {
+  if (is_forked()) return;
   one->end();
   reception_->remove(*one);
   auto& all = *card_.mutable_interests();

@@ -1,14 +1,17 @@
 #include "bus/node/ledger_file.hpp"
 
+#include "bus/base/check.hpp"
 #include "bus/base/clock.hpp"
 #include "bus/node/modes.hpp"
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <mutex>
 #include <new>
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -85,6 +88,33 @@ fd make_nameless(int directory, const std::string& name, std::uint32_t rows) noe
   return file;
 }
 
+// A forked child shares our open files, and with them the lock that proves our life: it would go on
+// proving it after our death. So a child closes its copies before fork() returns there. There is
+// one list for all nodes of a process, because a fork is the whole process's.
+struct held_locks {
+  std::mutex guard;
+  std::vector<fd*> all;
+};
+
+// A mapping holds its file open like a descriptor, and a child must not write into our books.
+void keep_from_children(void* map) noexcept {
+  static_cast<void>(::madvise(map, range_bytes, MADV_DONTFORK));
+}
+
+held_locks& locks() {
+  // Never destroyed: a process may fork while it ends.
+  static held_locks& held = *new held_locks;
+  static const int hooked =
+      ::pthread_atfork([] { locks().guard.lock(); }, [] { locks().guard.unlock(); },
+                       [] {
+                         for (fd* const one : locks().all) one->reset();
+                         locks().all.clear();
+                         locks().guard.unlock();
+                       });
+  BUS_CHECK(hooked == 0);
+  return held;
+}
+
 // A ledger's file, locked and with room for so many rows, all zero.
 result<fd> make_locked(int directory, node_id node, std::uint32_t rows) noexcept {
   const std::string name = file_name(node);
@@ -117,9 +147,11 @@ bool is_there(int directory, node_id node, int file) noexcept {
 
 result<std::unique_ptr<ledger_file>> ledger_file::create(int directory, node_id node) {
   std::unique_ptr<ledger_file> made(new ledger_file);
+  const std::scoped_lock no_fork(locks().guard);
   auto locked = make_locked(directory, node, first_capacity);
   if (!locked) return unexpected(locked.error());
   made->file_ = std::move(*locked);
+  locks().all.push_back(&made->file_);
   const auto abandon = [&](std::error_code why) {
     ::unlinkat(directory, file_name(node).c_str(), 0);
     return unexpected(why);
@@ -128,6 +160,7 @@ result<std::unique_ptr<ledger_file>> ledger_file::create(int directory, node_id 
                           made->file_.get(), 0);
   if (at == MAP_FAILED) return abandon(last_system_error());
   made->map_ = static_cast<std::byte*>(at);
+  keep_from_children(at);
   made->capacity_ = first_capacity;
   auto* const header = new (made->map_) ledger_header{};
   header->node = node.value;
@@ -138,11 +171,16 @@ result<std::unique_ptr<ledger_file>> ledger_file::create(int directory, node_id 
 }
 
 ledger_file::~ledger_file() {
+  {
+    const std::scoped_lock no_fork(locks().guard);
+    std::erase(locks().all, &file_);
+  }
   if (map_) ::munmap(map_, range_bytes);
 }
 
 result<void> ledger_file::move_to(int directory) {
   if (is_there(directory, node(), file_.get())) return {};
+  const std::scoped_lock no_fork(locks().guard);
   auto locked = make_locked(directory, node(), capacity_);
   if (!locked) return unexpected(locked.error());
   const auto abandon = [&](std::error_code why) {
@@ -162,6 +200,7 @@ result<void> ledger_file::move_to(int directory) {
              locked->get(), 0) == MAP_FAILED) {
     return abandon(last_system_error());
   }
+  keep_from_children(map_);
   file_ = std::move(*locked);
   return {};
 }

@@ -1,5 +1,6 @@
 // The node's ledger as a file in the bus directory: mapped, so that counting costs a store and
-// reading needs nobody's help; locked for the node's life, so that a free lock proves its death.
+// reading needs nobody's help; locked for the node's life, so that a free lock proves its death. A
+// child that the process forks does not share the lock.
 //
 // The file is reserved before it is mapped, so that a full disk is an error here and no SIGBUS
 // later. It grows by doubling inside an address range that is reserved once: a row never moves.

@@ -55,7 +55,7 @@ struct loop_driver::state : std::enable_shared_from_this<loop_driver::state> {
 
   void called(std::size_t which) {
     if (watched[which].is_bell) {
-      driven->doorbell().drain(watched[which].original);
+      driven->answer_bell(watched[which].original);
     } else {
       driven->attend();
     }
@@ -81,6 +81,11 @@ struct loop_driver::state : std::enable_shared_from_this<loop_driver::state> {
       spinning_until_ns = 0;
       if (driven->arm_for_descriptors()) return;
     }
+    post_turn();
+  }
+
+  // At most one is posted, however often this is called.
+  void post_turn() {
     if (!driven || std::exchange(posted, true)) return;
     asio::post(context, [self = shared_from_this()] {
       self->posted = false;
@@ -111,8 +116,10 @@ loop_driver::loop_driver(core& driven, asio::io_context& context)
   state_->watch(driven.control_handle(), false);
   for (const int descriptor : driven.doorbell().descriptors()) state_->watch(descriptor, true);
   for (std::size_t i = 0; i < state_->watched.size(); ++i) state_->listen(i);
-  asio::post(context, [alive = state_] { alive->turn(); });
+  look();
 }
+
+void loop_driver::look() { state_->post_turn(); }
 
 loop_driver::~loop_driver() {
   state_->driven = nullptr;

@@ -24,6 +24,9 @@ class loop_driver {
   loop_driver(const loop_driver&) = delete;
   loop_driver& operator=(const loop_driver&) = delete;
 
+  // A turn as soon as the context runs, whether or not anything has called.
+  void look();
+
  private:
   struct state;
   std::shared_ptr<state> state_;

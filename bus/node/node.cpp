@@ -17,7 +17,12 @@ node::node(node_options options) : loop_(std::make_unique<own_loop>()) {
   }
 }
 
-node::~node() = default;
+node::~node() {
+  if (!core_ || !core_->is_forked()) return;
+  // The parent's: its links, its files and its books go on, and its threads are not here to end.
+  static_cast<void>(driver_.release());
+  static_cast<void>(core_.release());
+}
 node::node(node&&) noexcept = default;
 node& node::operator=(node&&) noexcept = default;
 
@@ -43,6 +48,8 @@ void node::run_for(std::chrono::nanoseconds timeout) {
   if (driver_) {
     asio::io_context& context = *core_->options().context;
     context.restart();
+    // Whatever became of a wakeup: who lets the loop run for a time looks at least that often.
+    driver_->look();
     if (until.is_never()) {
       context.run();
     } else {

@@ -104,7 +104,7 @@ void limit_files(rlim_t bytes) {
 
 }  // namespace
 
-TEST_CASE("a node that is refused shared memory says so by name, and leaves nothing") {
+TEST_CASE("case 39: a node that is refused shared memory says so by name, and leaves nothing") {
   const tests::scratch_directory scratch;
   const auto require_refused = [&](int error, const char* next_step) {
     return in_child([&] {
@@ -172,7 +172,8 @@ TEST_CASE("without another transport the link is tried again, piles up nothing, 
         }) == 0);
 }
 
-TEST_CASE("an arena that may not grow says no_memory, keeps its links, and grows when it may") {
+TEST_CASE(
+    "case 21: an arena that may not grow says no_memory, keeps its links, and grows when it may") {
   const tests::scratch_directory scratch;
   CHECK(in_child([&] {
           bus::node writer = make_node(scratch.path(), "writer");

@@ -170,7 +170,7 @@ void converse(
 
 }  // namespace
 
-TEST_CASE("a full disk refuses a node by name and keeps nothing of it") {
+TEST_CASE("case 44: a full disk refuses a node by name and keeps nothing of it") {
   if (!is_root()) return;
   const tests::scratch_directory scratch;
   CHECK(in_child([&] {
@@ -185,7 +185,8 @@ TEST_CASE("a full disk refuses a node by name and keeps nothing of it") {
 }
 
 TEST_CASE(
-    "a disk that fills under a live node stops no link, and its card comes when there is room") {
+    "case 44: a disk that fills under a live node stops no link, and its card comes when there is "
+    "room") {
   if (!is_root()) return;
   const tests::scratch_directory scratch;
   CHECK(in_child([&] {
@@ -231,7 +232,7 @@ TEST_CASE("another user is kept out of our directory, and we out of theirs") {
   }
 }
 
-TEST_CASE("a node of another version is not linked, and both versions are named") {
+TEST_CASE("case 23: a node of another version is not linked, and both versions are named") {
   const tests::scratch_directory scratch;
   constexpr bus::node_id stranger{0x77};
   const bus::fd opened(::open(scratch.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -273,7 +274,7 @@ TEST_CASE("rubbish in the directory hurts nobody, whether it was there before or
   CHECK(bus::steady_ns() - began < 20'000'000'000);
 }
 
-TEST_CASE("a node without descriptors says so, and leaves neither files nor descriptors") {
+TEST_CASE("case 38: a node without descriptors says so, and leaves neither files nor descriptors") {
   const tests::scratch_directory scratch;
   CHECK(in_child([&] {
           static_cast<void>(make_node(scratch.path()));
@@ -341,72 +342,4 @@ TEST_CASE("a publisher whose memory is all held says no_memory, and recovers") {
   REQUIRE(heard.take(10s));
   REQUIRE(heard.accounts().balanced());
   REQUIRE(heard.accounts().lost_in_all() == 0);
-}
-
-TEST_CASE(
-    "fifty nodes killed at random instants leave the others whole, and only their own files") {
-  const tests::scratch_directory scratch;
-  const std::string& directory = scratch.path();
-  fault::child reader([&](fault::channel& parent) {
-    bus::node node = make_node(directory);
-    auto heard = node.subscribe<crew::numbered>("numbers",
-                                                {.depth = 1 << 16, .when_full = bus::drop::newest});
-    const auto noise = node.subscribe<crew::numbered>("noise/*", [](const auto&) {});
-    parent.say(1);
-    std::uint64_t last = 0;
-    std::uint64_t published = UINT64_MAX;
-    while (heard.accounts().delivered < published) {
-      if (const auto got = heard.take(5ms)) last = crew::check(**got, 1, last);
-      if (published == UINT64_MAX && parent.has_news()) published = parent.hear();
-      crew::must(heard.accounts().lost_in_all() == 0, "a survivor lost something");
-    }
-    crew::must(heard.accounts().balanced(), "the books do not balance");
-  });
-  REQUIRE(reader.pipe().hear(crew::patience) == 1);
-  fault::child writer([&](fault::channel& parent) {
-    bus::node node({.name = "writer",
-                    .transports = {transports::shm()},
-                    .directory = directory,
-                    .link_depth = 1 << 14});
-    auto numbers = node.advertise<crew::numbered>("numbers");
-    crew::must(numbers.wait_matched(1, crew::patience), "nobody listens");
-    parent.say(1);
-    while (!parent.has_news()) {
-      static_cast<void>(numbers.publish(crew::make(numbers.sequence() + 1, 1)));
-      node.run_for(500us);
-    }
-    static_cast<void>(parent.hear());
-    parent.say(numbers.sequence());
-  });
-  REQUIRE(writer.pipe().hear(crew::patience) == 1);
-
-  std::mt19937 random(50);
-  std::set<std::string> dead;
-  for (int round = 0; round < 50; ++round) {
-    fault::child victim([&](fault::channel& parent) {
-      bus::node node = make_node(directory);
-      parent.say(node.id().value);
-      auto heard = node.subscribe<crew::numbered>("numbers");
-      auto noise = node.advertise<crew::numbered>("noise/here");
-      for (;;) {
-        static_cast<void>(noise.publish(crew::make(noise.sequence() + 1, 2)));
-        static_cast<void>(heard.take(100us));
-      }
-    });
-    dead.insert(hex(victim.pipe().hear(crew::patience)));
-    // Not a wait but the instant at which it dies.
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 20'000));
-    victim.kill();
-    REQUIRE(victim.wait() == -SIGKILL);
-  }
-  writer.pipe().say(1);
-  reader.pipe().say(writer.pipe().hear(crew::patience));
-  CHECK(reader.wait() == 0);
-  CHECK(writer.wait() == 0);
-  for (const std::string& name : left_in(directory)) {
-    INFO(name);
-    CHECK(dead.contains(name.substr(0, 16)));
-  }
-  // A newcomer is not held up by fifty dead.
-  CHECK(in_child([&] { converse(directory); }) == 0);
 }

@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -44,6 +45,8 @@ class channel {
     pollfd one{socket_.get(), POLLIN, 0};
     return ::poll(&one, 1, 0) == 1;
   }
+  // A descriptor for an event loop, which closes it.
+  [[nodiscard]] int duplicate() const { return ::fcntl(socket_.get(), F_DUPFD_CLOEXEC, 0); }
 
  private:
   bus::fd socket_;

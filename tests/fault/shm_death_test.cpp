@@ -145,7 +145,8 @@ TEST_CASE("a publisher killed at a random instant tears nothing and leaves once"
   }
 }
 
-TEST_CASE("a publisher's death is noticed although a child that it forked keeps its sockets") {
+TEST_CASE(
+    "case 24: a publisher's death is noticed although a child that it forked keeps its sockets") {
   world stage;
   party& subscriber = stage.add();
   int ends[2];
@@ -188,7 +189,8 @@ TEST_CASE("a forked child that ends in the ordinary way ends none of its parent'
   REQUIRE(stage.link(subscriber, publisher).state() == bus::link_state::open);
 }
 
-TEST_CASE("nodes in pid, ipc and network namespaces of their own share but the directory") {
+TEST_CASE(
+    "case 34: nodes in pid, ipc and network namespaces of their own share but the directory") {
   world stage;
   constexpr std::uint64_t count = 3000;
   // Whoever unshares a pid namespace enters it only with the next child.

@@ -225,7 +225,7 @@ TEST_CASE("a lane of random bytes crashes nobody") {
   }
 }
 
-TEST_CASE("a hello of another version is refused as that, and so is a listener's") {
+TEST_CASE("case 23: a hello of another version is refused as that, and so is a listener's") {
   world stage;
   party& victim = stage.add();
   liar enemy(stage.scratch());
@@ -390,7 +390,9 @@ TEST_CASE(
   REQUIRE(open_descriptors() == before + 1);
 }
 
-TEST_CASE("without descriptors newcomers wait or are refused, none leaks, and later all is well") {
+TEST_CASE(
+    "case 38: without descriptors newcomers wait or are refused, none leaks, and later all is "
+    "well") {
   world stage;
   party& victim = stage.add();
   static_cast<void>(victim.step());
