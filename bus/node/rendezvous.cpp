@@ -299,7 +299,16 @@ result<std::string> rendezvous::read(const std::string& name) const {
 }
 
 result<void> rendezvous::write_card(const wire::Card& card) {
-  auto written = replace(to_hex(card.node()) + ".card", card.SerializeAsString());
+  const std::string name = to_hex(card.node()) + ".card";
+  result<void> written;
+  if (card.ByteSizeLong() <= static_cast<std::size_t>(file_bytes_max)) {
+    written = replace(name, card.SerializeAsString());
+  } else {
+    // More than anybody reads. Matching needs no advertisements, only lists of them do.
+    wire::Card shorter = card;
+    shorter.clear_advertisements();
+    written = replace(name, shorter.SerializeAsString());
+  }
   if (written) call_those_who_wait(node_id{card.node()});
   return written;
 }
