@@ -60,7 +60,7 @@ void speak(const world& stage, channel& parent, std::uint64_t peer, std::uint64_
 
 }  // namespace
 
-TEST_CASE("a subscriber killed while it holds samples returns all, and harms no other") {
+TEST_CASE("case 6: a subscriber killed while it holds samples returns all, and harms no other") {
   world stage;
   party& publisher = stage.add();
   constexpr std::uint64_t rounds = 2000;
@@ -99,7 +99,7 @@ TEST_CASE("a subscriber killed while it holds samples returns all, and harms no 
   }));
 }
 
-TEST_CASE("what a publisher published before it was killed is delivered, and nothing else") {
+TEST_CASE("case 2: of a publisher killed in the middle of a payload, all before is delivered") {
   world stage;
   party& subscriber = stage.add();
   constexpr std::uint64_t count = 200;  // fewer than the depth: none waits for room

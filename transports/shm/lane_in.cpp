@@ -46,7 +46,7 @@ bus::result<void> lane_in::map(offer&& offered) {
   entries_ = reinterpret_cast<const entry_layout*>(lane_.at() + lane_layout::entries_at);
   cells_ = reinterpret_cast<const cell_layout*>(lane_.at() + cells_at(depth_));
   cell_mask_ = cells_for(depth_) - 1;
-  expected_ = referred_ = referred_before_ = lane_.at();
+  referred_ = referred_before_ = lane_.at();
   if (lane_head_->magic != lane_layout::magic_value) return unexpected(errc::corrupt);
   if (lane_head_->version != layout_version) return unexpected(errc::incompatible);
   if (lane_head_->depth != depth_ || lane_head_->entry_bytes != sizeof(entry_layout)) {
@@ -109,10 +109,12 @@ bool lane_in::entry_arrived(std::uint64_t number) const noexcept {
 
 bool lane_in::cell_arrived() const noexcept {
   const cell_layout& one = cells_[cells_read_ & cell_mask_];
-  // Its second line is on its way, too, when the mark comes; and, in a dialogue, the payload that
-  // it will refer to, since senders use large slots again.
-  __builtin_prefetch(one.payload + sizeof(std::uint64_t));
-  __builtin_prefetch(expected_);
+  // In a dialogue its second line is on its way, too, when the mark comes, and the payload that it
+  // will refer to. In a stream this would take lines away from a sender that is writing them.
+  if (expected_) {
+    __builtin_prefetch(one.payload + sizeof(std::uint64_t));
+    __builtin_prefetch(expected_);
+  }
   // Pairs with: lane_out::push_by_value, release of mark.
   return one.mark.load(std::memory_order_acquire) == join(cells_read_ + 1, entries_read_);
 }
@@ -303,7 +305,7 @@ std::size_t lane_in::poll(std::size_t budget, bus::sink& into) noexcept {
     taken += *messages;
   }
   // What came alone may have been half of a dialogue.
-  if (taken > 0) expected_ = taken == 1 ? referred_before_ : lane_.at();
+  if (taken > 0) expected_ = taken == 1 ? referred_before_ : nullptr;
   if (cells_read_ != cells_reported_) report();
   return taken;
 }

@@ -148,9 +148,9 @@ class lane_in final : public bus::lender {
   const entry_layout* entries_ = nullptr;
   const cell_layout* cells_ = nullptr;
   const std::byte* payloads_ = nullptr;
-  // Payloads that cells referred to, the last and the one before; and where the next one may be,
-  // which is only a hint for the cache: a sender takes the slot of the last but one, since the last
-  // is still with us.
+  // Payloads that cells referred to, the last and the one before; and where the next one may be, in
+  // a dialogue, which is only a hint for the cache: a sender takes the slot of the last but one,
+  // since the last is still with us.
   const std::byte* referred_ = nullptr;
   const std::byte* referred_before_ = nullptr;
   const std::byte* expected_ = nullptr;
