@@ -249,8 +249,7 @@ class core {
   [[nodiscard]] bool admits(const publication& source) noexcept;
   enum class waited : std::uint8_t { open, late, ended };
   [[nodiscard]] waited wait_for(publication& source, deadline until, bool links_too);
-  published send_gated(publication& source, sample&& sealed,
-                                     std::uint32_t messages) noexcept;
+  published send_gated(publication& source, sample&& sealed, std::uint32_t messages) noexcept;
   void wake_waits();
   void grant(node_id to, const wire::Grant& words);
   void share_places() noexcept;

@@ -210,9 +210,9 @@ class peer_link {
   // What is to be done about attachments, by publisher: with a million of them, looking at each for
   // the sake of one would make each new one dearer than the one before. A number whose attachment
   // has gone, or has been seen to, is passed over.
-  std::deque<std::uint32_t> due_;      // to be attached
-  std::deque<std::uint32_t> probing_;  // attached, and not yet known to be confirmed
-  std::vector<std::uint32_t> owing_;   // a Notice is due
+  std::deque<std::uint32_t> due_;         // to be attached
+  std::deque<std::uint32_t> probing_;     // attached, and not yet known to be confirmed
+  std::vector<std::uint32_t> owing_;      // a Notice is due
   std::vector<std::uint32_t> uncounted_;  // a Count is due, for subscriptions that block
   std::deque<wire::Detach> farewells_;
   std::uint64_t steps_ = 0;

@@ -131,9 +131,7 @@ class publisher_base {
  protected:
   publisher_base(core& around, publication& source) noexcept : core_(&around), source_(&source) {}
 
-  [[nodiscard]] static published refused(std::error_code why) noexcept {
-    return {.error = why};
-  }
+  [[nodiscard]] static published refused(std::error_code why) noexcept { return {.error = why}; }
   // Waits for places; what kept us from publishing in `error`, if anything did.
   [[nodiscard]] published wait_places(std::chrono::nanoseconds timeout) {
     if (source_->gated == 0) return {};
