@@ -54,7 +54,7 @@ void flip(std::span<std::byte> memory, dice& random) {
   auto* const words = reinterpret_cast<std::atomic<std::uint64_t>*>(memory.data());
   std::atomic<std::uint64_t>& word = words[random() % (memory.size() / 8)];
   const std::uint64_t wild = random();
-  switch (wild % 5) {
+  switch (wild % 6) {
     case 0:
       return word.store(random(), std::memory_order_relaxed);
     case 1:
@@ -64,6 +64,9 @@ void flip(std::span<std::byte> memory, dice& random) {
     case 3:
       return word.store(make_mark(static_cast<std::uint32_t>(1 + wild % 3),
                                   static_cast<std::uint32_t>(wild % 64)),
+                        std::memory_order_relaxed);
+    case 4:  // a cell that may be next, or a place behind cells
+      return word.store(join(wild % 512 < 256 ? wild % 4 : wild % 1024 * 64, wild % 3),
                         std::memory_order_relaxed);
     default:
       word.fetch_xor(1ULL << wild % 64, std::memory_order_relaxed);
@@ -113,7 +116,7 @@ void receive(const bus::fd& listener, bus::node_id self, dice& random, std::uint
   const std::uint32_t depth = hello->head.depth;
   const bus::fd file = got(make_memory("liar-answers", answers_bytes(depth)));
   const mapping answers = got(mapping::writable(file.get(), answers_bytes(depth)));
-  new (answers.at()) answers_layout{answers_layout::magic_value, layout_version, depth, 0};
+  new (answers.at()) answers_layout{answers_layout::magic_value, layout_version, depth, 0, 0};
   must(seal(file.get(), false).has_value(), "seal");
   const auto doorbell = got(bus::bell::make());
   mapping bell;
@@ -292,7 +295,7 @@ TEST_CASE("statement 9: a stranger's full eventfd makes nobody wait") {
     const std::uint32_t depth = hello.head.depth;
     const bus::fd file = got(make_memory("answers", answers_bytes(depth)));
     const mapping answers = got(mapping::writable(file.get(), answers_bytes(depth)));
-    new (answers.at()) answers_layout{answers_layout::magic_value, layout_version, depth, 0};
+    new (answers.at()) answers_layout{answers_layout::magic_value, layout_version, depth, 0, 0};
     must(seal(file.get(), false).has_value(), "seal");
     const auto doorbell = got(bus::bell::make());
     doorbell->arm_descriptors();
