@@ -135,6 +135,7 @@ void core::come_up() {
                           suspects_[peer] = {.left = suspects_[peer].left};
                           directory_.fell_silent(peer);
                           links_file_.dirty = true;
+                          restless_ = true;  // no descriptor will call for it
                         },
                     .grant = [this](node_id to, const wire::Grant& words) { grant(to, words); },
                     .revoke =

@@ -382,7 +382,7 @@ TEST_CASE("case 42: when the wall clock is a day off, the cleaner touches nobody
       ::utimensat(AT_FDCWD, path.c_str(), then, AT_SYMLINK_NOFOLLOW);
       if (name.find(".tmp") == std::string::npos) ours.insert(name);
     }
-    REQUIRE(fault::run({BUS_COMMAND, "gc", "--directory", stage.directory()}) == 0);
+    REQUIRE(fault::run({fault::bus_command(), "gc", "--directory", stage.directory()}) == 0);
     for (const std::string& name : ours) {
       INFO(name);
       CHECK(files::exists(stage.directory() + '/' + name));
@@ -454,7 +454,7 @@ TEST_CASE("case 45: after a reboot, all that was there before is recognised as s
   const auto links = place->read_links({speaker.record.epoch()});
   REQUIRE(links);
   for (const auto& link : links->links()) CHECK(link.peer() == listener.record.epoch());
-  CHECK(fault::run({BUS_COMMAND, "gc", "--directory", stage.directory()}) == 0);
+  CHECK(fault::run({fault::bus_command(), "gc", "--directory", stage.directory()}) == 0);
   for (const std::string& name : fault::left_in(stage.directory())) {
     CHECK(name.find(bus::to_hex(old_speaker.record.epoch())) == std::string::npos);
     CHECK(name.find(bus::to_hex(old_listener.record.epoch())) == std::string::npos);

@@ -86,7 +86,7 @@ TEST_CASE("whose signals come, is woken by signal, and nothing falls") {
   CHECK(other.wait() == 0);
 }
 
-TEST_CASE("another user is woken by eventfd, and bus why says so") {
+TEST_CASE("another user is woken by the link's socket, and bus why says so") {
   if (::geteuid() != 0) {
     WARN("not shown here: only root may become another user");
     return;
@@ -106,7 +106,7 @@ TEST_CASE("another user is woken by eventfd, and bus why says so") {
   bus::node node(options(scratch.path(), "talker"));
   auto to = node.advertise<bus::raw>("rungs");
   REQUIRE(to.wait_matched(1, patience));
-  CHECK(why_will_say(node, to, other.pipe(), "woken by event"));
+  CHECK(why_will_say(node, to, other.pipe(), "woken by socket"));
   other.pipe().say(0);
   CHECK(other.wait() == 0);
 }

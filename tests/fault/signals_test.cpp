@@ -361,7 +361,7 @@ TEST_CASE("case 33: between users the next rung wakes") {
   auto& speaker = stage.speak(rare_speaker({.before = become(60'002)}));
   listener.has(100);
   CHECK(fault::eventually([&] {
-    return links_of(stage, speaker).find("uid 60001, woken by event") != std::string::npos;
+    return links_of(stage, speaker).find("uid 60001, woken by socket") != std::string::npos;
   }));
   stage.end_speakers();
   CHECK(slowest_s(speaker, listener) < 10);

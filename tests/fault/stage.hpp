@@ -107,6 +107,9 @@ inline std::set<std::string> left_in(const std::string& directory) {
   return names;
 }
 
+// The `bus` command of this build: bus_command.cpp.
+[[nodiscard]] const char* bus_command() noexcept;
+
 // I4: what is left in a bus directory of which all nodes have ended, a minute later (until then,
 // gc takes what is half made for somebody's beginning), after one `bus gc`.
 inline std::set<std::string> left_after_gc(const std::string& directory) {
@@ -114,7 +117,7 @@ inline std::set<std::string> left_after_gc(const std::string& directory) {
   for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
     ::utimensat(AT_FDCWD, entry.path().c_str(), long_ago, AT_SYMLINK_NOFOLLOW);
   }
-  must(run({BUS_COMMAND, "gc", "--directory", directory}, directory + "/../gc.out") == 0,
+  must(run({bus_command(), "gc", "--directory", directory}, directory + "/../gc.out") == 0,
        "bus gc failed: " + text_of(directory + "/../gc.out"));
   return left_in(directory);
 }

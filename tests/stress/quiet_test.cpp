@@ -281,7 +281,8 @@ void in_the_middle(fault::channel& parent, const std::string& directory, const l
   if (publishes) {
     source.emplace(node.advertise<crew::numbered>("middle"));
   } else {
-    heard.emplace(node.subscribe<crew::numbered>("middle"));
+    // All of them: what does not fit waits in the links.
+    heard.emplace(node.subscribe<crew::numbered>("middle", {.when_full = bus::drop::newest}));
   }
   const auto matched = [&] { return publishes ? source->matched() : heard->matched(); };
   std::uint64_t taken = 0;
@@ -289,8 +290,11 @@ void in_the_middle(fault::channel& parent, const std::string& directory, const l
     const auto until = bus::deadline::after(crew::patience);
     while (matched() < wanted || (!publishes && taken < wanted * use.messages)) {
       crew::must(!until.passed(), "the links did not come up");
-      node.run_for(1ms);
-      while (heard && heard->try_take()) ++taken;
+      if (publishes) {
+        node.run_for(1ms);
+      } else if (heard->take(1ms)) {
+        ++taken;
+      }
     }
     if (publishes) publish(*source, use.messages);
     while (publishes && source->backlog() > 0) node.run_for(1ms);
@@ -311,7 +315,8 @@ void around(fault::channel& parent, const std::string& directory, const link_use
     crew::must(source->wait_matched(1, crew::patience), "nobody in the middle");
     publish(*source, use.messages);
   } else {
-    heard.emplace(node.subscribe<crew::numbered>("middle"));
+    // All of them: what does not fit waits in the links.
+    heard.emplace(node.subscribe<crew::numbered>("middle", {.when_full = bus::drop::newest}));
   }
   while (!parent.has_news()) {
     node.run_for(5ms);
