@@ -104,7 +104,7 @@ TEST_CASE("case 2: of a publisher killed in the middle of a payload, all before 
   party& subscriber = stage.add();
   constexpr std::uint64_t count = 200;  // fewer than the depth: none waits for room
   child publisher([&](channel& parent) { speak(stage, parent, subscriber.id.value, count, 5000); });
-  REQUIRE(stage.pump_until([&] { return publisher.pipe().has_news(); }));
+  REQUIRE(stage.pump_until([&] { return publisher.pipe().has_news(); }, {.look_every = 5ms}));
   const std::uint64_t id = publisher.pipe().hear();
   REQUIRE(publisher.wait() == -SIGKILL);
   // Dead already; all that it sent is still to be read.
@@ -166,7 +166,7 @@ TEST_CASE(
     parent.say(self->id.value);
     static_cast<void>(parent.hear());
   });
-  REQUIRE(stage.pump_until([&] { return publisher.pipe().has_news(); }));
+  REQUIRE(stage.pump_until([&] { return publisher.pipe().has_news(); }, {.look_every = 5ms}));
   publisher.kill();
   REQUIRE(publisher.wait() == -SIGKILL);
   REQUIRE(stage.pump_until([&] { return !subscriber.heard.departures.empty(); }));

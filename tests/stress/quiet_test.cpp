@@ -383,8 +383,8 @@ TEST_CASE("a million messages to a busy subscriber cost fewer than a thousand wa
 
 TEST_CASE(
     "an idle link holds at most 64 KiB in both its processes together, until it has been full") {
-  // A link that has carried more than its depth has touched all of its lists: 20 KiB of lane, 4 of
-  // answers, 20 of the sender's and 128 of the receiver's (transports/shm/README.md).
+  // A link that has carried more than its depth may have touched all of its lists: 36 KiB of lane,
+  // 4 of answers, 20 of the sender's and 384 of the receiver's (transports/shm/README.md).
   for (const std::uint64_t messages : {1, 2048}) {
     const held sender = per_link({.publishes = true, .messages = messages});
     const held receiver = per_link({.publishes = false, .messages = messages});
@@ -400,6 +400,6 @@ TEST_CASE(
     CHECK(sender.shared > 0);
     CHECK(receiver.shared > 0);
     if (!contract::sanitized)
-      CHECK(sum <= (messages == 1 ? std::uint64_t{64} : std::uint64_t{200}) << 10);
+      CHECK(sum <= (messages == 1 ? std::uint64_t{64} : std::uint64_t{444}) << 10);
   }
 }

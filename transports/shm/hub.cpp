@@ -129,7 +129,6 @@ void hub::collect() noexcept {
 std::size_t hub::settle(outgoing& link) noexcept {
   const arena::returning here(*arena_);
   const std::size_t home = link.lane.scan();
-  drop_copy();
   link.changed = link.changed || home > 0;
   return home;
 }
@@ -170,6 +169,7 @@ bool hub::is_copied(const bus::sample& offered) const noexcept {
          std::memcmp(&copied_.head, &offered.head(), sizeof copied_.head) == 0;
 }
 
+// Not while the sample may still be offered to other links: one of them may have let go already.
 void hub::drop_copy() noexcept {
   if (copied_.copy && copied_.copy.unique()) copied_ = {};
 }
@@ -279,7 +279,6 @@ void hub::conclude(outgoing& link) noexcept {
   if (!link.lane.scan_due()) return;
   const arena::returning here(*arena_);
   link.changed = link.lane.scan_credits() > 0 || link.changed;
-  drop_copy();
 }
 
 bool hub::arm(outgoing& link) noexcept {
@@ -296,6 +295,7 @@ bool hub::arm(outgoing& link) noexcept {
 
 std::size_t hub::unsettled(outgoing& link) noexcept {
   if (link.lane.in_flight() > 0) static_cast<void>(settle(link));
+  drop_copy();
   return link.lane.in_flight();
 }
 
