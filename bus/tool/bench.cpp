@@ -505,6 +505,14 @@ int run_bench(const bench_options& options) {
     fmt::print(stderr, "bus bench: no transport '{}': use inproc, shm or zmq\n", options.transport);
     return 2;
   }
+  if (options.workload == "latency" && options.batch != 1) {
+    fmt::print(stderr, "bus bench: --batch is for throughput and fanout: a trip is one message\n");
+    return 2;
+  }
+  if (options.workload != "latency" && options.loop != "take") {
+    fmt::print(stderr, "bus bench: --loop is for latency: only there the sleeper is measured\n");
+    return 2;
+  }
   if (options.workload == "latency") return latency(options);
   if (options.workload == "throughput") return rate(options, 1);
   if (options.workload == "fanout") return rate(options, options.subscribers);
