@@ -1,6 +1,7 @@
 #include "bus/link/bell.hpp"
 
 #include "bus/base/check.hpp"
+#include "bus/base/step.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -84,17 +85,20 @@ bool take_within(std::atomic<std::uint32_t>& permit, deadline until) noexcept {
 // Wakes the sleeper, for our own bell and for a stranger's. Requires: is_awake() said no. `thread`
 // is dropped for good when a signal cannot be sent.
 rung wake_page(bell_layout& page, fd* thread, const fd& event) noexcept {
+  step("bell.wake.look");
   std::uint32_t word = page.word.load(std::memory_order_relaxed);
   rung used = rung::none;
   switch (mode_of(word)) {
     case bell_mode::awake:
       return rung::none;
     case bell_mode::on_semaphore:
+      step("bell.wake.post");
       post(page.permit);
       used = rung::semaphore;
       break;
     case bell_mode::on_signal:
       if (thread && *thread) {
+        step("bell.wake.signal");
         if (send_signal(*thread)) {
           used = rung::signal;
           break;
@@ -104,10 +108,12 @@ rung wake_page(bell_layout& page, fd* thread, const fd& event) noexcept {
       }
       [[fallthrough]];
     case bell_mode::on_event:
+      step("bell.wake.event");
       write_event(event);
       used = rung::event;
       break;
   }
+  step("bell.wake.mark");
   // Pairs with: bell::arm. The sleep's number in the word keeps a late mark off the next sleep.
   page.word.compare_exchange_strong(word, word & ~bell_mode_bits, std::memory_order_acq_rel);
   return used;
@@ -165,6 +171,7 @@ result<std::unique_ptr<bell>> bell::make() {
   auto page = map_page(memory);
   if (!page) return unexpected(page.error());
   made->page_ = new (*page) bell_layout{};
+  step("bell.make.magic");
   made->page_->version = bell_layout::current_version;
   made->page_->magic = bell_layout::magic_value;
 
@@ -196,6 +203,7 @@ bell::~bell() {
 
 void bell::arm(bell_mode mode) noexcept {
   sleeps_ += bell_mode_bits + 1;
+  step("bell.arm.word");
   // Pairs with: is_awake, the fence before its load of word.
   page_->word.exchange((sleeps_ & ~bell_mode_bits) | static_cast<std::uint32_t>(mode),
                        std::memory_order_seq_cst);
@@ -207,9 +215,11 @@ void bell::arm(bell_mode mode) noexcept {
 void bell::fence_for_others() noexcept {
   if (came_ < burst) {
     unfenced_ = false;
+    step("bell.arm.unfenced");
     // Relaxed: the barriers order it, too. Whoever still saw 1 was before them.
     page_->unfenced.store(0, std::memory_order_relaxed);
   }
+  step("bell.arm.barriers");
   if (run_barriers()) return;
   // It was allowed once; a sandbox that was entered since forbids it. From now on senders fence. As
   // to those who just did not: a store leaves its processor within a microsecond, so once in a
@@ -222,6 +232,7 @@ void bell::fence_for_others() noexcept {
 
 void bell::let_unfenced() noexcept {
   unfenced_ = true;
+  step("bell.let_unfenced");
   // Relaxed: it allows, and orders nothing.
   page_->unfenced.store(1, std::memory_order_relaxed);
 }
@@ -241,13 +252,17 @@ void bell::arm_descriptors() noexcept {
 }
 
 void bell::disarm() noexcept {
+  step("bell.disarm.word");
   // Acquire is enough: what a ringer published is read through the queues' own orderings.
   const std::uint32_t word =
       page_->word.exchange(sleeps_ & ~bell_mode_bits, std::memory_order_acq_rel);
-  if (mode_of(word) == bell_mode::awake) rebuild_semaphore();
+  if (mode_of(word) != bell_mode::awake) return;
+  step("bell.disarm.swallow");
+  rebuild_semaphore();
 }
 
 bool bell::wait(deadline until) noexcept {
+  step("bell.wait.sleep");
   const bool rung_in_time = take_within(page_->permit, until);
   disarm();
   return rung_in_time;
@@ -256,6 +271,7 @@ bool bell::wait(deadline until) noexcept {
 std::array<int, 2> bell::descriptors() const noexcept { return {signals_.get(), event_.get()}; }
 
 void bell::drain(int descriptor) noexcept {
+  step("bell.drain.word");
   page_->word.exchange(sleeps_ & ~bell_mode_bits, std::memory_order_acq_rel);
   if (descriptor == event_.get()) {
     std::uint64_t count = 0;

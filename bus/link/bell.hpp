@@ -40,6 +40,7 @@
 #include "bus/base/clock.hpp"
 #include "bus/base/fd.hpp"
 #include "bus/base/result.hpp"
+#include "bus/base/step.hpp"
 #include "bus/link/outbox.hpp"
 
 #include <array>
@@ -81,6 +82,7 @@ inline constexpr std::uint32_t bell_mode_bits = 3;
 
 // The sender's look at the word, after it has published.
 [[nodiscard]] inline bool is_awake(const bell_layout& page, bool registered) noexcept {
+  step("bell.ring.look");
   // Pairs with: bell::arm. Orders our publication before the look at the word, as the sleeper
   // orders its word before its last look at the queues; one of us sees the other. Where `unfenced`
   // still said 1, the sleeper's barrier does it: if it struck us before the look, we see the word;
@@ -149,6 +151,7 @@ class bell {
   rung ring() noexcept;
 
  private:
+  friend struct probe;  // tests/model
   bell() = default;
   void arm(bell_mode mode) noexcept;
   void rebuild_semaphore() noexcept;

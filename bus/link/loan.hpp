@@ -2,6 +2,7 @@
 // it, and it goes home unsent; commit it, and it becomes a sample that nobody can change any more.
 #pragma once
 
+#include "bus/base/step.hpp"
 #include "bus/link/sample.hpp"
 
 #include <new>
@@ -34,6 +35,7 @@ class loan {
   // Puts `head` before the payload and seals both. Requires: head.bytes <= bytes().size().
   [[nodiscard]] sample commit(const frame& head) && noexcept {
     BUS_CHECK(head.bytes <= block_->capacity);
+    step("loan.commit.frame");
     // Field by field: a copy by wider words than those that have just written `head` would wait
     // until these have left the processor, and all stores before them.
     block_->head = new (block_->payload - sizeof(frame)) frame{.version = head.version,

@@ -1,5 +1,6 @@
 #include "bus/node/core.hpp"
 
+#include "bus/base/step.hpp"
 #include "bus/node/error.hpp"
 #include "bus/topic/name.hpp"
 
@@ -288,8 +289,10 @@ published core::send(publication& source, sample&& sealed, std::uint32_t message
   ledger_row& row = *source.row;
   source.head.sequence = sealed.head().sequence + messages - 1;
   const std::uint64_t bytes = sealed.head().bytes;
+  step("node.publish.published");
   // Before anybody has it: if we are killed in between, our last word covers all that we gave away.
   row.set(column::published, source.head.sequence);
+  step("node.publish.offer");
   published outcome{.links = static_cast<std::uint32_t>(source.routes.size()),
                     .messages = messages};
   for (std::size_t i = 0; i + 1 < source.routes.size(); ++i) {

@@ -2,6 +2,7 @@
 
 #include "bus/base/check.hpp"
 #include "bus/base/clock.hpp"
+#include "bus/base/step.hpp"
 #include "bus/node/modes.hpp"
 
 #include <algorithm>
@@ -32,6 +33,7 @@ std::size_t bytes_for(std::uint32_t rows) noexcept {
 }
 
 int reserve(int file, std::size_t bytes) noexcept {
+  step("ledger.reserve");
   int failed = 0;
   do {
     failed = ::posix_fallocate(file, 0, static_cast<off_t>(bytes));
@@ -76,11 +78,13 @@ ledger_entry copy_of(const ledger_row& row) noexcept {
 // node is dead. Empty where the file system, or a machine without /proc, knows no nameless files.
 fd make_nameless(int directory, const std::string& name, std::uint32_t rows) noexcept {
   const auto wanted = modes_in(directory);
+  step("ledger.create");
   fd file(::openat(directory, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
   // The umask has had its say: the mode is set, not asked for.
   if (!wanted || !file || ::fchmod(file.get(), wanted->file) != 0) return {};
   if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) return {};
   if (reserve(file.get(), bytes_for(rows)) != 0) return {};
+  step("ledger.name");
   const std::string itself = "/proc/self/fd/" + std::to_string(file.get());
   if (::linkat(AT_FDCWD, itself.c_str(), directory, name.c_str(), AT_SYMLINK_FOLLOW) != 0) {
     return {};
@@ -165,6 +169,7 @@ result<std::unique_ptr<ledger_file>> ledger_file::create(int directory, node_id 
   auto* const header = new (made->map_) ledger_header{};
   header->node = node.value;
   header->born_ns = wall_ns();
+  step("ledger.header");
   header->version = ledger_header::current_version;
   header->magic = ledger_header::magic_value;
   return made;
@@ -240,6 +245,7 @@ ledger_row& ledger_file::take(row_kind kind, std::uint32_t number, node_id peer,
   row->peer = peer.value;
   row->other = other;
   for (auto& count : row->counts) count.store(0, std::memory_order_relaxed);
+  step("ledger.row");
   // Release pairs with: read_ledger, acquire of kind. Initialise, then publish.
   row->kind.store(kind, std::memory_order_release);
   return *row;

@@ -1,5 +1,6 @@
 #include "bus/node/rendezvous.hpp"
 
+#include "bus/base/step.hpp"
 #include "bus/node/ledger_file.hpp"
 #include "bus/node/modes.hpp"
 #include "bus/node/qos.hpp"
@@ -147,6 +148,7 @@ result<void> rendezvous::wait_at_pipe(node_id self) {
 // Writes the number of a node whose card changed to all who wait at a pipe. Never waits: a pipe
 // that is full makes its reader look at everything.
 void rendezvous::call_those_who_wait(node_id changed) const noexcept {
+  step("card.call");
   const int room = ::openat(directory(), waiting, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
   if (room < 0) return;
   const std::unique_ptr<DIR, int (*)(DIR*)> stream(::fdopendir(room), ::closedir);
@@ -266,11 +268,14 @@ result<bool> rendezvous::renew() {
 }
 
 result<void> rendezvous::replace(const std::string& name, const std::string& bytes) {
+  step("card.draft");
   // A name of our own in the same directory; rename makes it whole at once for every reader.
   const std::string draft = name + ".tmp" + to_hex(node_id::random().value);
   const auto file = create_file(directory(), draft.c_str());
   if (!file) return unexpected(file.error());
+  step("card.write");
   auto written = write_all(file->get(), bytes);
+  step("card.rename");
   if (written && ::renameat(directory(), draft.c_str(), directory(), name.c_str()) != 0) {
     written = unexpected(last_system_error());
   }
@@ -362,6 +367,7 @@ std::vector<node_id> rendezvous::nodes() const {
 }
 
 void rendezvous::remove(node_id node) noexcept {
+  step("card.remove");
   ::unlinkat(directory(), pipe_name(node).c_str(), 0);
   for (const char* const suffix : suffixes) {
     ::unlinkat(directory(), (to_hex(node.value) + suffix).c_str(), 0);

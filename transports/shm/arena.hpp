@@ -16,6 +16,7 @@
 
 #include "bus/base/fd.hpp"
 #include "bus/base/result.hpp"
+#include "bus/base/step.hpp"
 #include "bus/link/loan.hpp"
 #include "transports/shm/memory.hpp"
 
@@ -85,6 +86,7 @@ class arena final : public bus::lender {
   void take_back(bus::block& memory) noexcept override;
 
  private:
+  friend struct probe;  // tests/model
   static constexpr std::uint64_t chunk_bytes = 16 << 10;
   // 128 bytes (a frame and a cache line) to 8 KiB in half steps: 128 192 256 384 ... 8192.
   static constexpr std::uint64_t smallest_bytes = 128;
@@ -158,6 +160,7 @@ inline bus::block* arena::reuse(unsigned size_class) noexcept {
 }
 
 inline bus::block* arena::take(cell& given) noexcept {
+  bus::step("arena.take");
   chunk& home = chunks_[given.chunk];
   if (home.live++ == 0) idle_ -= home.run;
   ++lent_;
@@ -174,6 +177,7 @@ inline void arena::append(cell& home) noexcept {
 }
 
 inline void arena::give(cell& home) noexcept {
+  bus::step("arena.home");
   if (home.size_class < stream_classes) {
     append(home);
   } else {

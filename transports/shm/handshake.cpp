@@ -1,5 +1,6 @@
 #include "transports/shm/handshake.hpp"
 
+#include "bus/base/step.hpp"
 #include "transports/shm/memory.hpp"
 
 #include <algorithm>
@@ -137,10 +138,12 @@ bus::result<bus::fd> doorway::listen(bus::node_id id) const {
   // connect, which takes listen().
   const mode_t mode = (about.st_mode & S_IWGRP) != 0 ? 0660 : 0600;
   if (::fchmod(made->get(), mode) != 0) return unexpected(last_system_error());
+  bus::step("socket.bind");
   if (::bind(made->get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0) {
     if (errno == EADDRINUSE) return unexpected(errc::exists);
     return unexpected(last_system_error());
   }
+  bus::step("socket.listen");
   if (::fchmodat(directory_.get(), name_of(id).c_str(), mode, 0) != 0 ||
       ::listen(made->get(), connections_waiting) != 0) {
     const auto error = last_system_error();
@@ -151,6 +154,7 @@ bus::result<bus::fd> doorway::listen(bus::node_id id) const {
 }
 
 void doorway::remove(bus::node_id id) const noexcept {
+  bus::step("socket.remove");
   static_cast<void>(::unlinkat(directory_.get(), name_of(id).c_str(), 0));
 }
 
@@ -159,6 +163,7 @@ bus::result<bus::fd> doorway::connect(bus::node_id id) const {
   if (!made) return made;
   auto address = address_of(directory_, path_, id);
   if (!address) return unexpected(address.error());
+  bus::step("socket.connect");
   if (::connect(made->get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) == 0) {
     return made;
   }
@@ -245,6 +250,7 @@ bus::result<void> send_note(const bus::fd& socket, const note& message) noexcept
       std::memcpy(CMSG_DATA(rights) + i * sizeof(int), &number, sizeof number);
     }
   }
+  bus::step("note.send");
   ssize_t sent = 0;
   do {
     sent = ::sendmsg(socket.get(), &envelope, MSG_NOSIGNAL);
@@ -267,6 +273,7 @@ bus::result<note> receive_note(const bus::fd& socket) noexcept {
   // Who closes without having read our hello resets the connection, and the kernel says so before
   // it gives us the farewell that was sent; it says so once.
   bool was_reset = false;
+  bus::step("note.receive");
   ssize_t got = 0;
   do {
     got = ::recvmsg(socket.get(), &envelope, MSG_CMSG_CLOEXEC);

@@ -1,4 +1,5 @@
 // The receiving side of the handshake: who comes, who may, and who has left.
+#include "bus/base/step.hpp"
 #include "transports/shm/hub.hpp"
 
 #include <algorithm>
@@ -145,6 +146,7 @@ bus::result<void> hub::adopt(newcomer& guest, note& hello, bus::sink& into) {
     guest.socket.reset();
     return unexpected(errc::quota);
   }
+  bus::step("link.adopt");
   auto lane = take_lane(guest, hello);
   if (!lane) return unexpected(lane.error());
   link->lane = std::move(*lane);
@@ -165,6 +167,7 @@ bus::result<void> hub::adopt(newcomer& guest, note& hello, bus::sink& into) {
     unwatch(link->process.get());
     return sent;
   }
+  bus::step("link.reading");
   link->lane->keep(std::move(guest.socket), std::move(price.granted));
   incoming_.push_back(std::move(link));
   share_turns(incoming_.back()->who.uid);
@@ -231,6 +234,7 @@ void hub::fence(bus::node_id sender, const credentials& who, bus::sink& into) no
   for (auto& link : incoming_) {
     if (link->sender != sender) continue;
     if (link->who.uid != who.uid || link->who.pid != who.pid) continue;
+    bus::step("link.fence");
     // At the most what the lane holds: what the old way still sends does not count.
     static_cast<void>(link->lane->poll(depth_max, into));
     end_incoming(*link, errc::gone);

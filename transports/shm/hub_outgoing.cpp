@@ -1,5 +1,6 @@
 // The sending side of the handshake: our ways into others, from the first call until nobody there
 // reads our memory any more.
+#include "bus/base/step.hpp"
 #include "transports/shm/hub.hpp"
 
 #include <chrono>
@@ -109,6 +110,7 @@ bus::result<void> hub::open(outgoing& link, note& welcome) {
   auto bell = bus::ringer::open(std::move(*keys));
   if (!bell) return unexpected(bell.error());
   link.bell.emplace(std::move(*bell));
+  bus::step("link.open");
   link.state = link_state::open;
   return {};
 }
@@ -133,6 +135,7 @@ void hub::end(outgoing& link, std::error_code why, bool dead) noexcept {
     link.lane.reclaim();
     drop_copy();
   } else {
+    bus::step("link.shutdown");
     static_cast<void>(::shutdown(link.socket.get(), SHUT_WR));
     // Only its end is of interest now, which epoll reports unasked.
     watch(link.socket.get(), watched::out_socket, link.number, 0, true);

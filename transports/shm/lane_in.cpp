@@ -1,5 +1,7 @@
 #include "transports/shm/lane_in.hpp"
 
+#include "bus/base/step.hpp"
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -67,6 +69,7 @@ bus::result<void> lane_in::map(offer&& offered) {
   if (!answers) return unexpected(answers.error());
   answers_ = std::move(*answers);
   if (auto sealed = seal(answers_file_.get(), false); !sealed) return sealed;
+  bus::step("answers.make.head");
   answers_head_ =
       new (answers_.at()) answers_layout{answers_layout::magic_value, layout_version, depth_, 0, 0};
   bits_ = reinterpret_cast<std::atomic<std::uint64_t>*>(answers_.at() + answers_layout::bits_at);
@@ -158,13 +161,16 @@ void lane_in::prefetch() noexcept {
 }
 
 std::size_t lane_in::take_entry(bus::sink& into) noexcept {
+  bus::step("lane.take.entry");
   const entry_layout& entry = entries_[entries_read_ & (depth_ - 1)];
   // Relaxed, and once each: look() has acquired the mark, and a stranger who changes either now
   // meets the checks below.
   const std::uint32_t credit = credit_of(entry.mark.load(std::memory_order_relaxed));
+  bus::step("lane.take.offset");
   const std::uint64_t offset = value_of(entry.place.load(std::memory_order_relaxed));
   slot_cell* const one = slot_of(credit, offset);
   if (!one) return 0;
+  bus::step("lane.take.frame");
   std::memcpy(&one->copy, payloads_ + offset, sizeof one->copy);
   ++entries_read_;
   return hand_over(*one, offset, into);
@@ -196,6 +202,7 @@ std::size_t lane_in::hand_over(slot_cell& one, std::uint64_t offset, bus::sink& 
   // Relaxed: the sample goes to others only by ways that synchronise.
   one.references.store(1, std::memory_order_relaxed);
   ++slots_accepted_;
+  bus::step("lane.take.accept");
   bus::sample arrived(one);
   // A batch whose table does not hold is one message that nobody can read.
   const std::size_t messages = std::max(1U, arrived.messages());
@@ -248,6 +255,7 @@ bus::frame lane_in::frame_of(const cell_layout& from, std::uint64_t bytes) const
 
 std::size_t lane_in::take_reference(bus::sink& into) noexcept {
   const cell_layout& from = cells_[cells_read_ & cell_mask_];
+  bus::step("lane.take.reference");
   reference_layout to;
   std::memcpy(&to, from.payload, sizeof to);
   slot_cell* const one = slot_of(to.credit, to.offset);
@@ -262,6 +270,7 @@ std::size_t lane_in::take_reference(bus::sink& into) noexcept {
 // How many messages: 1, or 0 when a rule is broken.
 std::size_t lane_in::take_value(value_cell& one, std::uint16_t bytes, bus::sink& into) noexcept {
   const cell_layout& from = cells_[cells_read_ & cell_mask_];
+  bus::step("lane.take.value");
   // All at once, whatever the size: cheaper than to ask.
   std::memcpy(one.payload_copy, from.payload, sizeof one.payload_copy);
   one.copy = frame_of(from, bytes);
@@ -313,12 +322,14 @@ std::size_t lane_in::poll(std::size_t budget, bus::sink& into) noexcept {
 // Gives back the cells that were read.
 void lane_in::report() noexcept {
   cells_reported_ = cells_read_;
+  bus::step("lane.report.cells");
   // Pairs with: lane_out::look_at_cells. And seq_cst with lane_out::ask, as in take_back.
   answers_head_->cells_read.store(cells_read_, std::memory_order_seq_cst);
   ring_sender_if_asked();
 }
 
 void lane_in::ring_sender_if_asked() noexcept {
+  bus::step("lane.release.look");
   if (lane_head_->want_room.load(std::memory_order_seq_cst) == 0) return;
   const std::lock_guard<std::mutex> one_at_a_time(ringing_);
   static_cast<void>(ringer_->ring());
@@ -327,9 +338,11 @@ void lane_in::ring_sender_if_asked() noexcept {
 void lane_in::take_back(bus::block& memory) noexcept {
   const std::uint32_t credit = memory.tag;
   if (credit == by_value) return release_value(static_cast<value_cell&>(memory));
+  bus::step("lane.release.cell");
   // Pairs with: take_entry, acquire of references; before the bit, which lets the sender use the
   // credit.
   memory.references.store(0, std::memory_order_release);
+  bus::step("lane.release.bit");
   // Pairs with: lane_out::scan, load of the bits. And seq_cst with lane_out::ask: either the sender
   // sees the bit, or we see that it asks.
   bits_[credit / 64].fetch_xor(1ULL << credit % 64, std::memory_order_seq_cst);

@@ -91,6 +91,7 @@ class lane_in final : public bus::lender {
   void take_back(bus::block& memory) noexcept override;
 
  private:
+  friend struct probe;  // tests/model
   // One sample in flight: its block and the private copy of its frame.
   struct alignas(64) slot_cell : bus::block {
     alignas(64) bus::frame copy;

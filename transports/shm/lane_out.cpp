@@ -19,6 +19,7 @@ bus::result<lane_out> lane_out::make(std::uint32_t depth) {
   lane_out made;
   made.file_ = std::move(*file);
   made.lane_ = std::move(*lane);
+  bus::step("lane.make.head");
   new (made.lane_.at())
       lane_layout{lane_layout::magic_value, layout_version, depth, sizeof(entry_layout), {}};
   made.entries_ = reinterpret_cast<entry_layout*>(made.lane_.at() + lane_layout::entries_at);
@@ -74,6 +75,7 @@ std::size_t lane_out::scan_credits() noexcept {
   std::size_t home = 0;
   for (std::size_t word = 0; word < out_.size(); ++word) {
     if (out_[word] == 0) continue;
+    bus::step("lane.scan.bits");
     // Pairs with: lane_in::take_back, fetch_xor: the peer's reads of the payload come before. And
     // seq_cst with ask(): either we see the bit, or the peer sees that we ask.
     const std::uint64_t bits = bits_[word].load(std::memory_order_seq_cst);
@@ -83,6 +85,7 @@ std::size_t lane_out::scan_credits() noexcept {
     for (; came != 0; came &= came - 1) {
       const auto credit = static_cast<std::uint32_t>(word * 64) +
                           static_cast<std::uint32_t>(std::countr_zero(came));
+      bus::step("lane.scan.credit");
       let_go(credit);
       ++home;
     }
@@ -96,6 +99,7 @@ void lane_out::reclaim() noexcept {
     for (std::uint64_t left = std::exchange(out_[word], 0); left != 0; left &= left - 1) {
       const auto credit = static_cast<std::uint32_t>(word * 64) +
                           static_cast<std::uint32_t>(std::countr_zero(left));
+      bus::step("lane.reclaim.credit");
       let_go(credit);
     }
   }

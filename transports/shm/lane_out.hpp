@@ -14,6 +14,7 @@
 
 #include "bus/base/fd.hpp"
 #include "bus/base/result.hpp"
+#include "bus/base/step.hpp"
 #include "bus/link/sample.hpp"
 #include "transports/shm/arena.hpp"
 #include "transports/shm/layout.hpp"
@@ -75,6 +76,7 @@ class lane_out {
   void ask(bool wanted) noexcept;
 
  private:
+  friend struct probe;  // tests/model
   // Guesses, between the price of a scan (about 0.2 us) and the cache that waiting slots cover.
   static constexpr std::uint32_t scan_after_messages = 64;
   static constexpr std::uint64_t scan_after_bytes = 256 << 10;
@@ -138,8 +140,10 @@ inline void lane_out::push(bus::sample&& given, bus::sample&& copied,
   entry_layout& one = entry(next_);
   const auto lap = static_cast<std::uint32_t>((next_ >> depth_log2_) + 1);
   ++next_;
+  bus::step("lane.push.offset");
   // Relaxed: the mark makes it valid.
   one.place.store(join(offset, cells_sent_), std::memory_order_relaxed);
+  bus::step("lane.push.mark");
   // Pairs with: lane_in::look, acquire of mark. Publishes frame, payload and place.
   one.mark.store(make_mark(lap, credit), std::memory_order_release);
 }
@@ -147,6 +151,7 @@ inline void lane_out::push(bus::sample&& given, bus::sample&& copied,
 // Field by field, as in loan::commit and for its reason.
 inline cell_layout& lane_out::begin_cell(const bus::frame& head) noexcept {
   cell_layout& one = cells_[cells_sent_ & cell_mask_];
+  bus::step("lane.cell.fill");
   one.flags = head.flags;
   one.publisher = head.publisher;
   one.topic_hash = head.topic_hash;
@@ -158,6 +163,7 @@ inline cell_layout& lane_out::begin_cell(const bus::frame& head) noexcept {
 }
 
 inline void lane_out::end_cell(cell_layout& one) noexcept {
+  bus::step("lane.cell.mark");
   // Pairs with: lane_in::look, acquire of mark. Publishes all of the cell, and what it refers to.
   one.mark.store(join(++cells_sent_, next_), std::memory_order_release);
 }
@@ -182,6 +188,7 @@ inline void lane_out::push_by_reference(bus::sample&& given, std::uint64_t offse
 
 inline std::size_t lane_out::look_at_cells() noexcept {
   if (!answers_head_) return 0;
+  bus::step("lane.scan.cells");
   // Pairs with: lane_in::report, of cells_read: the peer's reads of the cells come before. And
   // seq_cst with ask(), as for the bits.
   const std::uint64_t read = answers_head_->cells_read.load(std::memory_order_seq_cst);
@@ -195,6 +202,7 @@ inline std::size_t lane_out::look_at_cells() noexcept {
 inline void lane_out::ask(bool wanted) noexcept {
   if (wanted == asking_) return;
   asking_ = wanted;
+  bus::step("lane.ask.want_room");
   // Pairs with: lane_in::take_back, load of want_room after its fetch_xor; all four are seq_cst.
   head().want_room.store(wanted ? 1 : 0, std::memory_order_seq_cst);
 }

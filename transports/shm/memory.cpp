@@ -1,5 +1,6 @@
 #include "transports/shm/memory.hpp"
 
+#include "bus/base/step.hpp"
 #include "transports/shm/headroom.hpp"
 
 #include <cerrno>
@@ -94,6 +95,7 @@ bus::result<mapping> mapping::zeroes(std::uint64_t bytes) noexcept {
 }
 
 bus::result<bus::fd> make_memory(const char* label, std::uint64_t bytes) noexcept {
+  bus::step("memory.create");
   bus::fd made(::memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING | memfd_noexec_seal));
   if (!made && errno == EINVAL)
     made = bus::fd(::memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -108,6 +110,7 @@ bus::result<bus::fd> make_memory(const char* label, std::uint64_t bytes) noexcep
 
 bus::result<void> extend(int memory, std::uint64_t end, std::uint64_t bytes) noexcept {
   if (auto there = foresee(bytes); !there) return there;
+  bus::step("memory.reserve");
   const signals_held quiet;
   // A thread-directed SIGKILL cannot be held; everything else cannot interrupt us more often than
   // it was pending before.
@@ -121,6 +124,7 @@ bus::result<void> extend(int memory, std::uint64_t end, std::uint64_t bytes) noe
 }
 
 bus::result<void> seal(int memory, bool grows) noexcept {
+  bus::step("memory.seal");
   const int seals = required_seals | (grows ? 0 : F_SEAL_GROW) | F_SEAL_SEAL;
   if (::fcntl(memory, F_ADD_SEALS, seals) != 0) return unexpected(last_system_error());
   return {};
@@ -132,6 +136,7 @@ std::string path_of(int descriptor) {
 }
 
 bus::result<bus::fd> hand_out(int memory) noexcept {
+  bus::step("memory.hand_out");
   bus::fd opened(::open(path_of(memory).c_str(), O_RDONLY | O_CLOEXEC));
   if (opened) return opened;
   // Without /proc: a duplicate. The seals forbid writing through it just the same.
