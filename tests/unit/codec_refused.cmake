@@ -3,6 +3,7 @@ function(codec_refuses name type sentence)
   add_test(NAME codec_refuses_${name}
     COMMAND ${CMAKE_CXX_COMPILER} -std=c++20 -fsyntax-only -I${PROJECT_SOURCE_DIR}
             -I$<JOIN:$<TARGET_PROPERTY:protobuf::libprotobuf,INTERFACE_INCLUDE_DIRECTORIES>,;-I>
+            -isystem ${PROJECT_BINARY_DIR}
             "-DREFUSED=${type}" ${CMAKE_CURRENT_SOURCE_DIR}/codec_refused.cpp
     COMMAND_EXPAND_LISTS)
   set_tests_properties(codec_refuses_${name} PROPERTIES
