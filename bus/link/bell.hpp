@@ -7,8 +7,8 @@
 // the sleeper by the rung that the word names:
 //
 //   semaphore  post: a store and a futex wake    a blocking taker
-//   signal     pidfd_send_signal to one thread   an event loop: read by signalfd
-//   event      write to an eventfd               another pid namespace, or no signal there
+//   event      write to an eventfd               an event loop
+//   signal     pidfd_send_signal to one thread   an event loop that asked for it: read by signalfd
 //   socket     send on the link's own socket      another user
 //
 // Everything here is a hint. The sender wakes first and marks the word "awake" after, so that a
@@ -34,7 +34,8 @@
 // hands over: it names one thread for ever, whatever happens to its number. Blocked in that thread,
 // the signal is read from a descriptor; everywhere else it is ignored, so that it ends nobody who
 // is not prepared: no other thread, and no program that exec() puts in the place of ours. Where the
-// application uses the same signal, the bell leaves it alone and is rung by the eventfd.
+// application uses the same signal, the bell leaves it alone and is rung by the eventfd; so it is
+// in another pid namespace, and wherever a signal is refused.
 #pragma once
 
 #include "bus/base/clock.hpp"
@@ -107,9 +108,10 @@ struct bell_keys {
 
 class bell {
  public:
-  // Makes page, semaphore and descriptors for the calling thread, and blocks bell_signal() in it.
-  // Errors: the kernel's (no memory, no descriptors).
-  [[nodiscard]] static result<std::unique_ptr<bell>> make();
+  // Makes page, semaphore and descriptors for the calling thread. `for_loops` is the rung for event
+  // loops: with rung::signal, blocks bell_signal() in the thread, and ignores it elsewhere; with
+  // rung::event, signals are left alone. Errors: the kernel's (no memory, no descriptors).
+  [[nodiscard]] static result<std::unique_ptr<bell>> make(rung for_loops = rung::signal);
   ~bell();
   bell(const bell&) = delete;
   bell& operator=(const bell&) = delete;
@@ -129,7 +131,7 @@ class bell {
   void disarm() noexcept;
   // Sleeps until rung or `until`; true if rung. Requires arm_semaphore(). Ends awake.
   [[nodiscard]] bool wait(deadline until) noexcept;
-  // Readable when rung after arm_descriptors(): the signalfd (or -1) and the eventfd.
+  // Readable when rung after arm_descriptors(): the signalfd (-1 without one) and the eventfd.
   [[nodiscard]] std::array<int, 2> descriptors() const noexcept;
   // Empties the one of descriptors() that was found readable, and ends awake.
   void drain(int descriptor) noexcept;

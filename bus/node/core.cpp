@@ -111,9 +111,15 @@ core::core(node_options options)
   }
 }
 
-void core::come_up() {
-  bell_ = must(bell::make(), "cannot make the node's bell in shared memory (memfd)");
+void core::hang_bell() {
+  const bool by_signal = options_.woken_by == loop_wakeup::signal;
+  bell_ = must(bell::make(by_signal ? rung::signal : rung::event),
+               "cannot make the node's bell in shared memory (memfd)");
   if (bell_->signal_is_taken()) complain_of_signal();
+}
+
+void core::come_up() {
+  hang_bell();
   watch_ = fd(::epoll_create1(EPOLL_CLOEXEC));
   timer_ = fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!watch_ || !timer_) {

@@ -243,6 +243,7 @@ class core {
   }
 
   void pass() noexcept;
+  void hang_bell();
   void come_up();
   void hear(bool network_only);
   [[nodiscard]] std::size_t room_to_hear() const noexcept;

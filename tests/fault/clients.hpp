@@ -178,6 +178,7 @@ struct client_options {
   std::string topic = "numbers";
   std::string directory = {};  // empty: the stage's
   bus::wait_policy waiting = bus::wait_policy::spin_then_sleep;
+  bus::loop_wakeup woken_by = bus::loop_wakeup::event;
   std::function<void()> before = [] {};  // in the client, before there is a node
   std::function<void(bus::node&)> at_work = [](bus::node&) {};  // and once it is at work
 };
@@ -206,6 +207,7 @@ inline bus::node make_client(const client_options& options, std::uint32_t link_d
                     .transports = {transports::shm()},
                     .directory = options.directory,
                     .waiting = options.waiting,
+                    .woken_by = options.woken_by,
                     .link_depth = link_depth});
 }
 

@@ -26,6 +26,7 @@ constexpr auto patience = 30s;
 bus::node_options options(const std::string& directory, const std::string& name) {
   bus::node_options made{.name = name, .transports = {transports::shm()}, .directory = directory};
   made.waiting = bus::wait_policy::sleep;
+  made.woken_by = bus::loop_wakeup::signal;
   return made;
 }
 

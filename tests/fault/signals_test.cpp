@@ -160,6 +160,7 @@ void open_to_group(const fault::stage& stage) {
 // that publishes one message at a time.
 constexpr std::chrono::seconds long_turn = 30s;
 fault::listener_options sleeping_listener(fault::client_options client = {}) {
+  client.woken_by = bus::loop_wakeup::signal;
   return {.client = std::move(client), .waits = fault::habit::event_loop, .turn = long_turn};
 }
 fault::speaker_options rare_speaker(fault::client_options client = {}) {
