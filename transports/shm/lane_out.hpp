@@ -80,6 +80,8 @@ class lane_out {
   // Guesses, between the price of a scan (about 0.2 us) and the cache that waiting slots cover.
   static constexpr std::uint32_t scan_after_messages = 64;
   static constexpr std::uint64_t scan_after_bytes = 256 << 10;
+  // By measurement: 1 to 3 make 1.5 times the messages that none makes, 6 and more make less.
+  static constexpr std::uint64_t cells_ahead = 3;
 
   std::uint32_t lend_credit(bus::sample&& given) noexcept;
   cell_layout& begin_cell(const bus::frame& head) noexcept;
@@ -151,6 +153,11 @@ inline void lane_out::push(bus::sample&& given, bus::sample&& copied,
 // Field by field, as in loan::commit and for its reason.
 inline cell_layout& lane_out::begin_cell(const bus::frame& head) noexcept {
   cell_layout& one = cells_[cells_sent_ & cell_mask_];
+  // The reader has the lines of the cells to come. Asked for so early, they are here when they are
+  // written to, and no store waits for them.
+  const cell_layout& soon = cells_[(cells_sent_ + cells_ahead) & cell_mask_];
+  __builtin_prefetch(&soon, 1);
+  __builtin_prefetch(soon.payload + sizeof(std::uint64_t), 1);
   bus::step("lane.cell.fill");
   one.flags = head.flags;
   one.publisher = head.publisher;
