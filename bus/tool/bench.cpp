@@ -10,7 +10,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -20,6 +22,7 @@
 #include <vector>
 
 #include <spawn.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <asio/co_spawn.hpp>
@@ -35,6 +38,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto patience = 30s;
+constexpr auto a_life = std::chrono::hours(24);  // of a peer, which ends by its stop word
 // How long a round lasts that is not told how many messages; and its part that is not counted.
 constexpr std::chrono::nanoseconds a_round = 1s;
 constexpr std::chrono::nanoseconds warm_up = 100ms;
@@ -62,6 +66,7 @@ node_options options_for(const bench_options& bench, const std::string& name,
                          const std::string& directory) {
   node_options options{.name = name, .transports = only(bench.transport), .directory = directory};
   options.waiting = policy_of(bench.wait);
+  if (bench.loop == "signal") options.woken_by = loop_wakeup::signal;
   options.link_depth = static_cast<std::uint32_t>(bench.depth);
   options.memory_bytes_max = std::max<std::uint64_t>(1ULL << 30, 8 * bench.size);
   if (bench.transport == "zmq") options.listen = {"tcp://127.0.0.1:*"};
@@ -132,12 +137,12 @@ void echo(const bench_options& bench, const std::string& directory) {
     return true;
   };
   if (!pong.wait_matched(1, patience)) return;
-  if (bench.loop == "event") {
+  if (bench.loop != "take") {
     asio::co_spawn(here.context(), echo_on_loop(bench, ping, pong, here), asio::detached);
     here.run();
     return;
   }
-  while (const auto question = ping.take(patience)) {
+  while (const auto question = ping.take(a_life)) {
     if (!answer(*question)) break;
   }
 }
@@ -150,7 +155,7 @@ void drain(const bench_options& bench, const std::string& directory) {
   if (!done.wait_matched(1, patience)) return;
   std::uint64_t round_first_ns = 0;
   std::uint64_t seen = 0;
-  while (const auto one = data.take(patience)) {
+  while (const auto one = data.take(a_life)) {
     const std::uint64_t word = read(*one, bench);
     if (word == stop_word) break;
     if (word == 0) {  // the end of a round: report and begin again
@@ -216,6 +221,18 @@ class peer {
   peer(const peer&) = delete;
   peer& operator=(const peer&) = delete;
 
+  // Stands still until go_on(): the machine's own limit is not to share its cores with a peer that
+  // spins. A thread cannot.
+  void pause() const noexcept {
+    if (pid_ <= 0 || ::kill(pid_, SIGSTOP) != 0) return;
+    siginfo_t stopped{};
+    while (::waitid(P_PID, static_cast<id_t>(pid_), &stopped, WSTOPPED) != 0 && errno == EINTR) {
+    }
+  }
+  void go_on() const noexcept {
+    if (pid_ > 0) static_cast<void>(::kill(pid_, SIGCONT));
+  }
+
  private:
   lifeline life_;
   pid_t pid_ = -1;
@@ -237,7 +254,7 @@ limit_kind limit_of(const bench_options& bench) {
       return {"tcp ping-pong", false,
               [size = bench.size] { return middle_us(tcp_trips(5000, size)); }};
     }
-    if (bench.wait == "sleep" && bench.loop == "event") {
+    if (bench.wait == "sleep" && bench.loop != "take") {
       return {"signalfd ping-pong", false, [] { return middle_us(signalfd_trips(5000)); }};
     }
     if (bench.wait == "sleep") {
@@ -301,33 +318,31 @@ class trips {
     taken_.reserve(count_);
   }
 
-  // False: a message was not answered.
+  // False: trouble() says why.
   [[nodiscard]] bool run() {
     taken_.clear();
     // Pages are touched, clocks speed up.
     warm_until_ = deadline::after(warm_up);
     until_ = deadline::after(warm_up + (bench_.count == 0 ? a_round : std::chrono::hours(1)));
-    answered_ = true;
-    if (bench_.loop == "event") {
+    if (bench_.loop != "take") {
       asio::co_spawn(here_.context(), on_loop(), asio::detached);
       here_.run();
-      return answered_;
+      return trouble_.empty();
     }
     while (wants_more()) {
       if (!begin()) return false;
       const auto answer = pong_.take(patience);
+      if (!answer) trouble_ = fmt::format("message {} was not answered within 30 s", word_);
       if (!answer || !end(*answer)) return false;
     }
     return true;
   }
+  [[nodiscard]] const std::string& trouble() const noexcept { return trouble_; }
   [[nodiscard]] const std::vector<std::int64_t>& taken() const noexcept { return taken_; }
-  [[nodiscard]] std::uint64_t word() const noexcept { return word_; }
 
  private:
   [[nodiscard]] asio::awaitable<void> on_loop() {
-    while (answered_ && wants_more()) {
-      answered_ = begin();
-      if (answered_) answered_ = end(co_await pong_.next());
+    while (wants_more() && begin() && end(co_await pong_.next())) {
     }
     here_.stop();
   }
@@ -336,13 +351,19 @@ class trips {
   }
   [[nodiscard]] bool begin() {
     start_ns_ = steady_ns();
-    return static_cast<bool>(send(ping_, bench_, ++word_));
+    const published sent = send(ping_, bench_, ++word_);
+    if (!sent) {
+      trouble_ = fmt::format("message {} was not taken: {}", word_,
+                             sent.error ? sent.error.message() : "no room in the link");
+    }
+    return static_cast<bool>(sent);
   }
   [[nodiscard]] bool end(const received<raw>& answer) {
-    const bool is_right = read(answer, bench_) == word_;
+    const std::uint64_t word = read(answer, bench_);
     end_ns_ = steady_ns();
     if (warm_until_.at_ns() <= start_ns_) taken_.push_back(end_ns_ - start_ns_);
-    return is_right;
+    if (word != word_) trouble_ = fmt::format("message {} was answered by {}", word_, word);
+    return word == word_;
   }
 
   const bench_options& bench_;
@@ -356,7 +377,7 @@ class trips {
   std::int64_t start_ns_ = 0;
   std::int64_t end_ns_ = 0;
   std::uint64_t word_ = 0;
-  bool answered_ = true;
+  std::string trouble_;
 };
 
 int latency(const bench_options& bench) {
@@ -374,11 +395,14 @@ int latency(const bench_options& bench) {
   trips there_and_back(bench, ping, pong, here);
   for (std::uint64_t round = 0; round < bench.rounds; ++round) {
     if (!there_and_back.run()) {
-      fmt::print(stderr, "bus bench: message {} was not answered\n", there_and_back.word());
+      fmt::print(stderr, "bus bench: {}\n", there_and_back.trouble());
       return 1;
     }
     all.add_trips(there_and_back.taken());
-    if (bench.limits) all.limit.push_back(limit.measure());
+    if (!bench.limits) continue;
+    other.pause();
+    all.limit.push_back(limit.measure());
+    other.go_on();
   }
   static_cast<void>(send(ping, bench, stop_word));
   print(bench, all, limit);
@@ -427,6 +451,13 @@ class flood {
       if (sent % 64 < bench_.batch && until.passed()) break;
     }
     return ask();
+  }
+
+  void pause() const noexcept {
+    for (const auto& one : peers_) one->pause();
+  }
+  void go_on() const noexcept {
+    for (const auto& one : peers_) one->go_on();
   }
 
   void stop() {
@@ -486,7 +517,10 @@ int rate(const bench_options& bench, std::uint64_t subscribers) {
     if (round == 0) continue;
     all.add_rate(seen->seen, seen->first_ns, seen->last_ns);
     all.lost += sent * subscribers - seen->seen;
-    if (bench.limits) all.limit.push_back(limit.measure());
+    if (!bench.limits) continue;
+    all_of_it.pause();
+    all.limit.push_back(limit.measure());
+    all_of_it.go_on();
   }
   all_of_it.stop();
   print(bench, all, limit);

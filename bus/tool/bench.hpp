@@ -16,7 +16,7 @@ struct bench_options {
   std::string workload;           // latency, throughput or fanout
   std::string transport = "shm";  // inproc, shm or zmq
   std::string wait = "spin";      // spin, sleep, or spin_then_sleep
-  std::string loop = "take";      // how a sleeper waits: take (semaphore) or event (descriptors)
+  std::string loop = "take";      // how a sleeper waits: take (semaphore), event, signal
   std::uint64_t size = 64;        // payload bytes, at least 8
   std::uint64_t count = 0;        // messages per round; 0: what fits a round of about a second
   std::uint64_t rounds = 5;

@@ -23,8 +23,9 @@ void add_common(CLI::App& parser, bench_options& into) {
       ->capture_default_str();
   parser
       .add_option("--loop", into.loop,
-                  "How latency sleeps: in take (semaphore), or in an event loop (signal)")
-      ->check(CLI::IsMember(std::set<std::string>{"take", "event"}))
+                  "How latency sleeps: in take (by semaphore), or in an event loop, woken by event "
+                  "(eventfd) or signal")
+      ->check(CLI::IsMember(std::set<std::string>{"take", "event", "signal"}))
       ->capture_default_str();
   parser.add_option("--size", into.size, "Payload bytes, at least 8")->capture_default_str();
   parser.add_option("--depth", into.depth, "Samples in flight per link, a power of two")
