@@ -22,7 +22,7 @@ namespace {
 
 constexpr std::size_t stack_bytes = 256 << 10;  // frames are large under the sanitizers
 // More than all calls of a fiber take, but for those; to zero all of it would be too slow.
-constexpr std::size_t calls_bytes = 4096;
+constexpr std::size_t calls_bytes = 2048;
 
 struct seat {
   ucontext_t context;
