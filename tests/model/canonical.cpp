@@ -26,7 +26,13 @@ void world::tidy() noexcept {
     tidy_links_of(p);
     tidy_slots_of(p);
   }
+  for (unsigned i = 0; i < actors(); ++i) {
+    leaving& past = actor_of(i).gives_back;
+    if (!past.now) std::memset(static_cast<void*>(&past), 0, sizeof past);  // and its padding
+  }
   for (subscriber& one : subscribers_) {
+    const std::size_t rest = (one.held.size() - one.held_count) * sizeof(kept);
+    std::memset(static_cast<void*>(one.held.data() + one.held_count), 0, rest);
     // Nothing more comes to be compared with.
     for (unsigned p = 0; p < plan_.publishers; ++p) {
       if (one.closed[p]) one.last[p] = 0;

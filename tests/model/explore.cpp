@@ -47,6 +47,13 @@ class photographer {
     BUS_CHECK(at == from.data() + from.size());
   }
 
+  // Of all but the stacks, which hold, beside what matters, whatever the compiler left in holes.
+  [[nodiscard]] std::uint64_t digest_of_memory() const {
+    XXH3_64bits_reset(hash_.get());
+    for (const auto span : spans_) XXH3_64bits_update(hash_.get(), span.data(), span.size());
+    return std::max<std::uint64_t>(XXH3_64bits_digest(hash_.get()), 1);
+  }
+
   [[nodiscard]] std::uint64_t digest() const {
     XXH3_64bits_reset(hash_.get());
     for (const auto span : spans_) XXH3_64bits_update(hash_.get(), span.data(), span.size());
@@ -209,13 +216,12 @@ class explorer {
 
   // For the comparison of searches: what a state is when no step is left that goes alone.
   void settle(const node& here) {
-    std::uint64_t digest = here.digest;
     if (within_.at == points::seen) {
       go_alone(here.kills_left);
       of_.tidy();
-      digest = camera_.digest() ^ here.kills_left;
-      camera_.put_back(here.photograph);
     }
+    const std::uint64_t digest = camera_.digest_of_memory() ^ here.kills_left;
+    if (within_.at == points::seen) camera_.put_back(here.photograph);
     if (settled_.knows(digest)) return;
     settled_.meet(digest);
     ++result_.settled;

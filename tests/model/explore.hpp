@@ -27,7 +27,8 @@ struct found {
   std::uint64_t transitions = 0;
   std::uint64_t ends = 0;       // states in which all is over
   std::uint64_t ends_hash = 0;  // which ones these are, of one world
-  // States in which no step goes alone, among these and after those that do; and which ones.
+  // States of all memory, without stacks, in which no step goes alone: among these, and after the
+  // steps that do; and which ones.
   std::uint64_t settled = 0;
   std::uint64_t settled_hash = 0;
   double schedules = 0;     // different ways from the beginning to an end

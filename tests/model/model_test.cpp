@@ -92,7 +92,7 @@ void require_the_same(const char* name, const plan& of, unsigned kills_max) {
   REQUIRE(shared.failure.empty());
   REQUIRE(seen.ends == shared.ends);
   REQUIRE(seen.ends_hash == shared.ends_hash);
-  REQUIRE(seen.settled == shared.states);
+  REQUIRE(seen.settled == shared.settled);
   REQUIRE(seen.settled_hash == shared.settled_hash);
 }
 
@@ -205,7 +205,7 @@ TEST_CASE("a publisher that takes back what a live subscriber may read is found 
 }
 
 TEST_CASE("a subscriber that sends a credit home twice is found out") {
-  require_found("releases twice", of(1, 1, 3), mistake::releases_twice, "");
+  require_found("releases twice", of(1, 1, 3), mistake::releases_twice, "the two ends disagree");
 }
 
 TEST_CASE("a publisher that rings before it publishes loses a wakeup") {
@@ -220,6 +220,11 @@ TEST_CASE("a sleeper that does not look once more loses a wakeup") {
 
 TEST_CASE("a publisher that does not hear of a death waits for ever") {
   require_found("forgets the dead", of(1, 1, 3), mistake::forgets_the_dead,
+                "somebody waits for ever");
+}
+
+TEST_CASE("a subscriber that nobody tells of a place for a value waits for ever") {
+  require_found("no doorbell", with_keeper(asleep(of(1, 1, 2))), mistake::no_doorbell,
                 "somebody waits for ever");
 }
 

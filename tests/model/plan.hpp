@@ -16,6 +16,7 @@ enum class mistake : std::uint8_t {
   rings_first,          // a publisher rings before it publishes
   no_last_look,         // a subscriber falls asleep without looking once more
   forgets_the_dead,     // a publisher waits for a dead subscriber
+  no_doorbell,          // nobody tells a subscriber that it has a place for a value again
   overfills_cells,      // a publisher writes a cell again without asking whether it was read
 };
 

@@ -187,13 +187,14 @@ void world::connect(unsigned from, unsigned to) {
   auto lane = out->hand_out();
   auto payloads = sender.slots->hand_out();
   BUS_CHECK(lane.has_value() && payloads.has_value());
+  const bool is_told = plan_.wrong != mistake::no_doorbell;
   auto in = lane_in::make({.sender = {node_of(from)},
                            .depth = plan_.depth,
                            .arena_bytes = sender.slots->bytes_max(),
                            .arena = std::move(*payloads),
                            .lane = std::move(*lane),
                            .bell = keys_of(sender),
-                           .doorbell = receiver.doorbell.get()});
+                           .doorbell = is_told ? receiver.doorbell.get() : nullptr});
   BUS_CHECK(in.has_value());
   auto answers = (*in)->hand_out();
   BUS_CHECK(answers.has_value());
