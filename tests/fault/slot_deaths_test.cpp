@@ -11,40 +11,13 @@
 #include "bus/route/ledger.hpp"
 #include "tests/fault/processes.hpp"
 #include "tests/fault/shm_stage.hpp"
+#include "tests/model/probe.hpp"
 #include "tests/scratch.hpp"
 #include "tests/stress/crew.hpp"
-#include "transports/shm/lane_in.hpp"
-#include "transports/shm/lane_out.hpp"
 
 #include <fstream>
 
 #include <catch2/catch.hpp>
-
-namespace transports::shared {
-
-// The friend of both ends of a lane, which lets them begin where their counters are about to wrap:
-// `laps` before the number of an entry's lap does, and that of a cell.
-struct probe {
-  static std::uint64_t entries(std::uint32_t depth, std::uint32_t laps) {
-    return ((1ULL << 32U) - laps) * depth;
-  }
-  static std::uint64_t cells(std::uint32_t depth, std::uint32_t laps) {
-    return number_mask + 1 - std::uint64_t{laps} * cells_for(depth);
-  }
-  static void start_late(lane_out& out, std::uint32_t laps) {
-    out.next_ = entries(out.depth(), laps);
-    out.cells_sent_ = out.cells_home_ = cells(out.depth(), laps);
-    // Credits are a ring of their own, of which all are at home.
-    out.sent_ = 0 - std::uint64_t{out.depth()};
-    out.home_ = 0;
-  }
-  static void start_late(lane_in& in, std::uint32_t laps) {
-    in.entries_read_ = in.fetched_ = entries(in.depth_, laps);
-    in.cells_read_ = in.cells_reported_ = cells(in.depth_, laps);
-  }
-};
-
-}  // namespace transports::shared
 
 namespace {
 
@@ -455,7 +428,7 @@ TEST_CASE("case 9: what a stopped publisher commits after its link has ended is 
 }
 
 TEST_CASE("case 11: laps and credits that wrap confuse nobody") {
-  // In one process, over real memory: 2^32 laps cannot be waited for, so both ends start three laps
+  // In one process, over real memory: 2^32 laps cannot be waited for, so both ends start two laps
   // before.
   using transports::shared::arena;
   using transports::shared::lane_in;
@@ -473,8 +446,7 @@ TEST_CASE("case 11: laps and credits that wrap confuse nobody") {
                                       .lane = fault::got(out.hand_out()),
                                       .bell = fault::got(bell->keys())}));
   REQUIRE(out.open(fault::got(in->hand_out())));
-  probe::start_late(out, 3);
-  probe::start_late(*in, 3);
+  probe::start_late(out, *in);
   contract::ear heard;
   for (std::uint64_t sequence = 1; sequence <= std::uint64_t{6} * depth; ++sequence) {
     if (!out.has_credit() || !out.has_cell()) REQUIRE(out.scan() > 0);
