@@ -61,6 +61,14 @@ void send_one(party& from, bus::outbox& way, std::uint64_t sequence, by how) {
   must(pump_until({&from}, [&] { return way.give(std::move(one)).value_or(0) == 1; }), "no room");
 }
 
+// Lets all live until each of the children has said something: their words ring nobody.
+bool hears_of(const world& stage, std::initializer_list<child*> all) {
+  const auto have_spoken = [&] {
+    return std::all_of(all.begin(), all.end(), [](child* one) { return one->pipe().has_news(); });
+  };
+  return stage.pump_until(have_spoken, {.look_every = 1ms});
+}
+
 // A publisher that sends to `peer` until it dies at `where`; it must.
 void publish_until(const world& stage, channel& parent, std::uint64_t peer,
                    const std::string& where, by how) {
@@ -101,7 +109,7 @@ void dies_publishing(const std::string& where, std::uint64_t count, by how = by:
   party& subscriber = stage.add();
   child dead(
       [&](channel& parent) { publish_until(stage, parent, subscriber.id.value, where, how); });
-  REQUIRE(stage.pump_until([&] { return dead.pipe().has_news(); }));
+  REQUIRE(hears_of(stage, {&dead}));
   check_dead_publisher(stage, subscriber, dead, dead.pipe().hear(), count);
 }
 
@@ -192,7 +200,7 @@ TEST_CASE("case 2: a publisher killed in the middle of a payload has not publish
     contract::fill(half->bytes().first(1500), self->id.value, 6);
     ::raise(SIGKILL);
   });
-  REQUIRE(stage.pump_until([&] { return dead.pipe().has_news(); }));
+  REQUIRE(hears_of(stage, {&dead}));
   check_dead_publisher(stage, subscriber, dead, dead.pipe().hear(), 5);
   // Whole, but without its frame.
   dies_publishing("loan.commit.frame:6", 5);
@@ -367,7 +375,7 @@ TEST_CASE("case 8: who takes back after the dead may die at each step of it") {
       parent.say(self->id.value);
       static_cast<void>(pump_until({self.get()}, [] { return false; }));
     });
-    REQUIRE(stage.pump_until([&] { return holder.pipe().has_news() && dead.pipe().has_news(); }));
+    REQUIRE(hears_of(stage, {&holder, &dead}));
     holder.kill();
     REQUIRE(holder.wait() == -SIGKILL);
     check_dead_publisher(stage, healthy, dead, dead.pipe().hear(), 16);
@@ -421,7 +429,7 @@ TEST_CASE("case 9: what a stopped publisher commits after its link has ended is 
   REQUIRE(stage.pump_until([&] { return second.heard.accepted == 5; }));
   CHECK(second.heard.in_order());
   CHECK(second.heard.unproved == 0);
-  REQUIRE(stage.pump_until([&] { return stopped.pipe().has_news(); }));
+  REQUIRE(hears_of(stage, {&stopped}));
   static_cast<void>(stopped.pipe().hear());
   stopped.pipe().say(0);
   CHECK(stopped.wait() == 0);

@@ -308,7 +308,7 @@ const std::set<std::string_view>& deaths_of(body lives) {
   survivors others(scratch.path());
   std::uint64_t published = 0;
   for (const std::string_view name : bus::step_names) {
-    for (const int passing : {1, 3}) {
+    for (const int passing : contract::sanitized ? std::vector{1} : std::vector{1, 3}) {
       const std::string where = std::string(name) + ":" + std::to_string(passing);
       try {
         if (dies_at(others, lives, where, published)) place->second.insert(name);
