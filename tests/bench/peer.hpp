@@ -1,6 +1,7 @@
 // What the workloads of bench_peers know of a library: how one party of it sends and receives. Each
 // library has a file of its own, which ends with the function that introduces it; main lists them
-// all.
+// all. CMake leaves out the file of a library that it does not find, and builds in its place one
+// that only says which packages to install (peer_absent.cpp.in).
 #pragma once
 
 #include "bus/base/clock.hpp"
@@ -36,6 +37,12 @@ struct settings {
 };
 
 enum class part { pair, source, sink };
+
+// A benchmark that cannot be run here, unlike one that went wrong: something is to be installed.
+class not_installed : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 [[noreturn]] inline void fail(const std::string& what) { throw std::runtime_error(what); }
 
@@ -85,11 +92,15 @@ class party {
 };
 
 struct library {
-  std::vector<std::string> names;  // for --peer
-  std::unique_ptr<party> (*make)(part plays, const settings& run) = nullptr;
+  std::vector<std::string> names;                                             // for --peer
+  std::unique_ptr<party> (*make)(part plays, const settings& run) = nullptr;  // null: not built
+  std::string packages = {};  // of Debian, that are missing then
 };
 
 library zmq();
 library nng();
+library redis();
+library nats();
+library cyclone();
 
 }  // namespace peers

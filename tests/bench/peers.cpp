@@ -9,6 +9,8 @@
 //
 // The other parties are children, forked before any library has a context or a thread. The parent
 // binds, and tells them where through a pipe; they report through another. Every wait has an end.
+//
+// The exit code is 3 if the peer cannot be measured here since something is not installed.
 #include "bus/base/clock.hpp"
 #include "bus/base/fd.hpp"
 #include "bus/tool/child.hpp"
@@ -48,7 +50,7 @@ constexpr std::chrono::nanoseconds a_round = 1s;
 constexpr std::chrono::nanoseconds warm_up = 100ms;
 constexpr std::uint64_t trips_max = 1'000'000;
 
-std::vector<library> all_libraries() { return {zmq(), nng()}; }
+std::vector<library> all_libraries() { return {zmq(), nng(), redis(), nats(), cyclone()}; }
 
 std::vector<std::string> all_names() {
   std::vector<std::string> names;
@@ -58,10 +60,13 @@ std::vector<std::string> all_names() {
   return names;
 }
 
-// Requires: one of all_names().
+// Requires: one of all_names(). Throws not_installed.
 library library_of(const std::string& name) {
   for (const library& one : all_libraries()) {
-    if (std::find(one.names.begin(), one.names.end(), name) != one.names.end()) return one;
+    if (std::find(one.names.begin(), one.names.end(), name) == one.names.end()) continue;
+    if (one.make != nullptr) return one;
+    throw not_installed("not in this build: run 'apt-get install " + one.packages +
+                        "' as root, and build again");
   }
   fail("no such peer");
 }
@@ -254,6 +259,7 @@ void measure(const settings& run) {
   print(run, all);
 }
 
+// 0, 1, or 3: what is to be measured is not installed.
 int run_program(int argc, char** argv) {
   CLI::App parser("The workloads of `bus bench` on other libraries.", "bench_peers");
   settings run;
@@ -268,7 +274,7 @@ int run_program(int argc, char** argv) {
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{100'000'000}));
   parser.add_option("--rounds", run.rounds)->check(CLI::Range(1, 1000));
   parser.add_option("--subscribers", run.subscribers, "of fanout")->check(CLI::Range(1, 64));
-  parser.add_option("--queue", run.queue, "zmq's high-water mark")
+  parser.add_option("--queue", run.queue, "messages on the way, of zmq, redis, nats and cyclone")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{10'000'000}));
   parser.add_flag("--untouched", run.untouched, "payloads are neither written nor read");
   parser.add_flag("--json", run.json);
@@ -276,6 +282,9 @@ int run_program(int argc, char** argv) {
   try {
     measure(run);
     return 0;
+  } catch (const not_installed& trouble) {
+    fmt::print(stderr, "bench_peers: {}: {}\n", run.peer, trouble.what());
+    return 3;
   } catch (const std::exception& trouble) {
     fmt::print(stderr, "bench_peers: {} over {}: {}\n", run.workload, run.peer, trouble.what());
     return 1;

@@ -28,7 +28,7 @@ TRANSPORTS = tuple(f"transports/{t}" for t in ("inproc", "shm", "pipe", "zmq", "
 BELOW_TRANSPORTS = ("bus/base", "bus/link", "schemas")
 ABOVE_ALL = LIBRARY + TRANSPORTS + ("bus", "transports", "schemas", "schemas/demo")
 EVERY_LIBRARY = ("asio", "protobuf", "zmq", "xxhash", "fmt", "CLI11", "json", "catch2", "nng",
-                 "benchmark", "sanitizer")
+                 "benchmark", "sanitizer", "hiredis", "nats", "cyclone")
 LAYERS = {
     "bus/base": ((), ()),
     "bus/topic": (("bus/base",), ()),
@@ -57,7 +57,8 @@ OUTSIDE = {
     "asio": "asio", "asio.hpp": "asio", "google/protobuf": "protobuf", "zmq.h": "zmq",
     "zmq.hpp": "zmq", "zmq_addon.hpp": "zmq", "xxhash.h": "xxhash", "fmt": "fmt",
     "CLI": "CLI11", "nlohmann": "json", "catch2": "catch2", "nng": "nng",
-    "benchmark": "benchmark", "sanitizer": "sanitizer",
+    "benchmark": "benchmark", "sanitizer": "sanitizer", "hiredis": "hiredis", "nats": "nats",
+    "dds": "cyclone",
 }
 LINUX_FOLDERS = ("sys/", "linux/", "netinet/", "arpa/", "net/", "asm/")
 LINUX_HEADERS = set("""
