@@ -342,7 +342,9 @@ class trips {
 
  private:
   [[nodiscard]] asio::awaitable<void> on_loop() {
-    while (wants_more() && begin() && end(co_await pong_.next())) {
+    while (wants_more() && begin()) {
+      const auto answer = co_await pong_.next();
+      if (!end(answer)) break;
     }
     here_.stop();
   }

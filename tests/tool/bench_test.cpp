@@ -7,8 +7,10 @@
 #include <filesystem>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
 
 using namespace tool_tests;
 
@@ -56,6 +58,29 @@ bool eventually(Holds&& holds) {
 }
 
 }  // namespace
+
+TEST_CASE("every way of waiting is measured, beside its limit, and nothing is lost") {
+  const scratch where;
+  const auto [workload, more] = GENERATE(table<std::string, std::vector<std::string>>({
+      {"latency", {"--wait", "sleep"}},
+      {"latency", {"--wait", "sleep", "--loop", "event"}},
+      {"latency", {"--wait", "sleep", "--loop", "signal"}},
+      {"latency", {"--wait", "spin"}},
+      {"throughput", {"--wait", "spin_then_sleep"}},
+      {"throughput", {"--batch", "32"}},
+      {"fanout", {"--subscribers", "2"}},
+  }));
+  std::vector<std::string> words{"bench", workload, "--count", "2000", "--rounds", "1", "--json"};
+  words.insert(words.end(), more.begin(), more.end());
+  const outcome done = where.run(words);
+  INFO(workload << ' ' << more.back() << ": " << done.err);
+  REQUIRE(done.code == 0);
+  const auto line = nlohmann::json::parse(done.out);
+  CHECK(line["lost"] == 0);
+  CHECK(line["count"] >= 2000);
+  CHECK(line["limit_value"] > 0.0);
+  CHECK(line["ratio"] > 0.0);
+}
 
 TEST_CASE("a bench that ends well leaves nothing") {
   const scratch where;
