@@ -211,6 +211,7 @@ void reception::deliver(source& from, sample&& arrived, std::uint32_t messages,
       continue;
     }
     try {
+      // NOLINTNEXTLINE(bugprone-use-after-move): moved by the last one alone.
       to.accept(i + 1 == count ? std::move(arrived) : sample(arrived), messages, stale);
     } catch (...) {
       // A callback's exception is the user's: it comes out of the call that pumped the node.

@@ -465,9 +465,17 @@ TEST_CASE("case 11: laps and credits that wrap confuse nobody") {
     contract::fill(lent.bytes().first(bytes), 7, sequence);
     bus::sample one = std::move(lent).commit(contract::frame_for(7, 7, sequence, bytes));
     const std::uint64_t offset = slots->offset_of(one.memory());
-    if (how == by::entry) out.push(std::move(one), {}, offset);
-    if (how == by::reference) out.push_by_reference(std::move(one), offset);
-    if (how == by::value) out.push_by_value(one);
+    switch (how) {
+      case by::entry:
+        out.push(std::move(one), {}, offset);
+        break;
+      case by::reference:
+        out.push_by_reference(std::move(one), offset);
+        break;
+      case by::value:
+        out.push_by_value(one);
+        break;
+    }
     // In batches of another length than the lane's, with one kept over each.
     if (sequence % 5 != 0) continue;
     REQUIRE(in->poll(depth, heard) == 5);

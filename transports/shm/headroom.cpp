@@ -86,7 +86,7 @@ std::uint64_t left_in_all(const std::string& root, const names& words, std::stri
   // In a container the path may be the host's, and what is mounted is ours: then only that is
   // there.
   while (!path.empty() && path != "/") {
-    least = std::min(least, left_in(root + words.mount + path, words));
+    least = std::min(least, left_in(std::string(root).append(words.mount).append(path), words));
     path.resize(path.rfind('/'));
   }
   return std::min(least, left_in(root + words.mount, words));
