@@ -247,9 +247,9 @@ bool peer_link::tell_lapses(attachment& one, std::uint64_t last) noexcept {
   }
 }
 
-bool peer_link::offer_counted(publication& source, const sample& sealed,
+bool peer_link::offer_counted(publication& source, const sample& one,
                               std::uint32_t messages) noexcept {
-  if (!offer(source, sealed)) return false;
+  if (!offer(source, one)) return false;
   attachments_[source.number].sent += messages;
   return true;
 }

@@ -67,15 +67,16 @@ void start_kernel(std::uint32_t depth) {
 
 namespace transports::shared {
 
-mapping::~mapping() = default;
+// Nothing to unmap: the memory goes with the world.
+mapping::~mapping() { at_ = nullptr; }
 
-bus::result<mapping> mapping::make(int number, std::uint64_t bytes, int, int) noexcept {
+bus::result<mapping> mapping::make(int memory, std::uint64_t bytes, int, int) noexcept {
   mapping made;
-  if (number < 0) {
+  if (memory < 0) {
     made.at_ = model::take(bytes);
     model::region::include({made.at_, bytes});
   } else {
-    model::memory& behind = model::of(number);
+    model::memory& behind = model::of(memory);
     // An arena: its size comes with its first mapping. Its owner includes what matters of it.
     if (!behind.at) behind = {model::take(bytes), bytes};
     made.at_ = behind.at;
@@ -84,11 +85,11 @@ bus::result<mapping> mapping::make(int number, std::uint64_t bytes, int, int) no
   return made;
 }
 
-bus::result<mapping> mapping::readable(int number, std::uint64_t bytes) noexcept {
-  return make(number, bytes, 0, 0);
+bus::result<mapping> mapping::readable(int memory, std::uint64_t bytes) noexcept {
+  return make(memory, bytes, 0, 0);
 }
-bus::result<mapping> mapping::writable(int number, std::uint64_t bytes) noexcept {
-  return make(number, bytes, 0, 0);
+bus::result<mapping> mapping::writable(int memory, std::uint64_t bytes) noexcept {
+  return make(memory, bytes, 0, 0);
 }
 bus::result<mapping> mapping::zeroes(std::uint64_t bytes) noexcept { return make(-1, bytes, 0, 0); }
 
@@ -105,7 +106,7 @@ bus::result<bus::fd> make_memory(const char* label, std::uint64_t bytes) noexcep
 
 bus::result<void> extend(int, std::uint64_t, std::uint64_t) noexcept { return {}; }
 bus::result<void> seal(int, bool) noexcept { return {}; }
-bus::result<bus::fd> hand_out(int number) noexcept { return bus::fd(number); }
-bus::result<std::uint64_t> inspect(int number) noexcept { return model::of(number).bytes; }
+bus::result<bus::fd> hand_out(int memory) noexcept { return bus::fd(memory); }
+bus::result<std::uint64_t> inspect(int memory) noexcept { return model::of(memory).bytes; }
 
 }  // namespace transports::shared

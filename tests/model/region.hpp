@@ -17,7 +17,7 @@ class region {
   // While one of these lives, operator new takes from the region.
   class opened {
    public:
-    explicit opened(bool open = true) noexcept;
+    explicit opened(bool wanted = true) noexcept;
     ~opened();
     opened(const opened&) = delete;
     opened& operator=(const opened&) = delete;
@@ -35,7 +35,7 @@ class region {
   static void reset(std::size_t used = 0) noexcept;
 
   // Memory outside that belongs to the state.
-  static void include(std::span<std::byte> beside);
+  static void include(std::span<std::byte> more);
   // All spans: the region's own first.
   [[nodiscard]] static std::vector<std::span<std::byte>> spans();
 };
