@@ -158,7 +158,7 @@ int bell_signal() noexcept {
   return SIGRTMIN + 7;
 }
 
-result<std::unique_ptr<bell>> bell::make(rung for_loops) {
+result<std::unique_ptr<bell>> bell::make(loop_wakeup by) {
   std::unique_ptr<bell> made(new bell);
   made->memory_ = fd(::memfd_create("omnibus-bell", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!made->memory_) return unexpected(last_system_error());
@@ -180,7 +180,7 @@ result<std::unique_ptr<bell>> bell::make(rung for_loops) {
 
   made->barriers_ = register_for_barriers();
   made->maker_ = this_thread();
-  if (for_loops != rung::signal) return made;
+  if (by != loop_wakeup::signal) return made;
   made->signal_is_taken_ = is_handled(bell_signal());
   if (!made->signal_is_taken_ && ignore_bell_signal()) {
     made->thread_ = fd(static_cast<int>(::syscall(SYS_pidfd_open, ::gettid(), pidfd_thread)));

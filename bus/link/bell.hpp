@@ -71,6 +71,13 @@ static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
 
 enum class bell_mode : std::uint32_t { awake = 0, on_semaphore = 1, on_signal = 2, on_event = 3 };
 
+// How a node is woken that sleeps in an event loop. In take() it is woken by its semaphore, and by
+// another user over the link's socket, whatever it says here.
+enum class loop_wakeup : std::uint8_t {
+  event,   // by an eventfd: the fastest here, docs/design/0012
+  signal,  // by a real-time signal (SIGRTMIN+7) to the node's own thread; else by the eventfd
+};
+
 // The number of the real-time signal that wakes event loops. Blocked in the node's thread from
 // birth.
 [[nodiscard]] int bell_signal() noexcept;
@@ -108,10 +115,10 @@ struct bell_keys {
 
 class bell {
  public:
-  // Makes page, semaphore and descriptors for the calling thread. `for_loops` is the rung for event
-  // loops: with rung::signal, blocks bell_signal() in the thread, and ignores it elsewhere; with
-  // rung::event, signals are left alone. Errors: the kernel's (no memory, no descriptors).
-  [[nodiscard]] static result<std::unique_ptr<bell>> make(rung for_loops = rung::signal);
+  // Makes page, semaphore and descriptors for the calling thread. For loop_wakeup::signal, blocks
+  // bell_signal() in the thread, and ignores it elsewhere; else signals are left alone. Errors: the
+  // kernel's (no memory, no descriptors).
+  [[nodiscard]] static result<std::unique_ptr<bell>> make(loop_wakeup by = loop_wakeup::signal);
   ~bell();
   bell(const bell&) = delete;
   bell& operator=(const bell&) = delete;

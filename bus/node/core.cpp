@@ -112,9 +112,8 @@ core::core(node_options options)
 }
 
 void core::hang_bell() {
-  const bool by_signal = options_.woken_by == loop_wakeup::signal;
-  bell_ = must(bell::make(by_signal ? rung::signal : rung::event),
-               "cannot make the node's bell in shared memory (memfd)");
+  bell_ =
+      must(bell::make(options_.woken_by), "cannot make the node's bell in shared memory (memfd)");
   if (bell_->signal_is_taken()) complain_of_signal();
 }
 

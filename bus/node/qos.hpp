@@ -31,13 +31,6 @@ enum class wait_policy : std::uint8_t {
   sleep,            // sleeps at once: least CPU
 };
 
-// How others wake a node that sleeps in an event loop. A node that sleeps in take() is woken by its
-// semaphore, and one of another user by the link's socket, whatever it says here.
-enum class loop_wakeup : std::uint8_t {
-  event,   // by an eventfd: the fastest here, docs/design/0012
-  signal,  // by a real-time signal (SIGRTMIN+7) to the node's own thread; else by the eventfd
-};
-
 struct subscription_options {
   std::uint32_t depth = 1024;  // samples that may wait for the user; at least 1
   drop when_full = drop::oldest;
@@ -58,8 +51,8 @@ struct node_options {
   // How long spin_then_sleep spins: a few wakeups' worth (a wakeup costs about 8 us each way,
   // docs/performance.md), since a longer spin burns more than the sleep that it saves.
   std::chrono::nanoseconds spin = std::chrono::microseconds(50);
-  asio::io_context* context = nullptr;  // the user's event loop; none: the node's own
-  loop_wakeup woken_by = loop_wakeup::event;
+  asio::io_context* context = nullptr;        // the user's event loop; none: the node's own
+  loop_wakeup woken_by = loop_wakeup::event;  // how others wake it in an event loop
   // Lent samples, per transport; and copies of those that wait, see shelter.hpp.
   std::uint64_t memory_bytes_max = 1ULL << 30;
   std::uint32_t link_depth = 1024;  // samples in flight per link, a power of two
