@@ -30,6 +30,9 @@ struct known_node {
   bool local = false;    // its card lies in our bus directory
   bool network = false;  // it was introduced over a network
   bool speaks = false;   // over a network, for itself; its way into us has not ended
+
+  // Known over a network, and not as a neighbour in our bus directory.
+  [[nodiscard]] bool is_remote() const noexcept { return network && !local; }
 };
 
 // Whether samples of an advertised type may go to this interest: an interest without a type takes
