@@ -238,6 +238,7 @@ class core {
   // which are to notice the next arrival at once.
   static constexpr std::uint32_t now_and_then = 64;
   static constexpr std::uint32_t now_and_then_when_idle = 1024;
+  static_assert(now_and_then_when_idle % now_and_then == 0);
   // Hearsay of a node that we have forgotten is not believed for so long. Whoever vouches for one
   // that is gone learns of it within about 10 s: a heartbeat that is missed, and its own rounds. A
   // death that was proved is certain; who could not be reached may be back, and speaks for itself
@@ -247,7 +248,9 @@ class core {
   // Samples taken per turn when nobody says otherwise.
   static constexpr std::size_t usual_budget = 256;
   [[nodiscard]] bool is_time_for_the_rest() noexcept {
-    return ++turns_ % (idle_turns_ < now_and_then ? now_and_then : now_and_then_when_idle) == 0;
+    // Remainders by constants: one by a variable is a division, in every pass.
+    return ++turns_ % now_and_then == 0 &&
+           (idle_turns_ < now_and_then || turns_ % now_and_then_when_idle == 0);
   }
 
   void pass() noexcept;
