@@ -18,30 +18,11 @@ using contract::party;
 using contract::pump_until;
 using fault::channel;
 using fault::child;
+using fault::hear_all;
+using fault::hold;
+using fault::link;
 
 using world = fault::shm_world;
-
-bus::outbox& link(party& from, std::uint64_t peer) {
-  bus::outbox& way = from.connect({peer}, "shm:" + bus::to_hex(peer));
-  must(pump_until({&from}, [&] { return way.state() != bus::link_state::opening; }), "opening");
-  must(way.state() == bus::link_state::open, "gone: " + way.reason().message());
-  return way;
-}
-
-// A subscriber that checks `count` messages, drops them at once, and ends well.
-void hear_all(const world& stage, channel& parent, std::uint64_t count) {
-  const auto self = stage.make();
-  self->heard.keep = false;
-  std::uint64_t last = 0;
-  bool is_ordered = true;
-  self->heard.on_sample = [&](const bus::sample& one) {
-    is_ordered = is_ordered && one.head().sequence == ++last;
-  };
-  parent.say(self->id.value);
-  must(pump_until({self.get()}, [&] { return self->heard.accepted == count; }), "too few");
-  must(is_ordered && self->heard.unproved == 0, "wrong order, or torn");
-  parent.say(count);
-}
 
 // A publisher that sends until it is killed, or `count` messages.
 void speak(const world& stage, channel& parent, std::uint64_t peer, std::uint64_t count,
@@ -64,13 +45,7 @@ TEST_CASE("case 6: a subscriber killed while it holds samples returns all, and h
   world stage;
   party& publisher = stage.add();
   constexpr std::uint64_t rounds = 2000;
-  child holder([&](channel& parent) {
-    const auto self = stage.make();
-    parent.say(self->id.value);
-    static_cast<void>(pump_until({self.get()}, [&] { return self->heard.samples.size() == 100; }));
-    parent.say(self->heard.samples.size());
-    static_cast<void>(parent.hear());  // never: it is killed here
-  });
+  child holder([&](channel& parent) { hold(stage, parent, 100); });
   child healthy([&](channel& parent) { hear_all(stage, parent, rounds); });
   bus::outbox& doomed = link(publisher, holder.pipe().hear());
   bus::outbox& well = link(publisher, healthy.pipe().hear());

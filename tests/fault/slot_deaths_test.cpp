@@ -28,18 +28,14 @@ using contract::party;
 using contract::pump_until;
 using fault::channel;
 using fault::child;
+using fault::hear_all;
+using fault::hold;
+using fault::link;
 
 using world = fault::shm_world;
 
 // Twice what it takes to notice a death here: the kernel tells at once, and a machine may be busy.
 constexpr auto soon = 10s;
-
-bus::outbox& link(party& from, std::uint64_t peer) {
-  bus::outbox& way = from.connect({peer}, "shm:" + bus::to_hex(peer));
-  must(pump_until({&from}, [&] { return way.state() != bus::link_state::opening; }), "opening");
-  must(way.state() == bus::link_state::open, "gone: " + way.reason().message());
-  return way;
-}
 
 // Memory of this name that this process maps.
 std::size_t mapped(const std::string& name) {
@@ -268,21 +264,6 @@ void subscribe_until(const world& stage, channel& parent, const std::string& whe
   must(false, "lived");
 }
 
-// A healthy one that hears `count` messages.
-void subscribe_all(const world& stage, channel& parent, std::uint64_t count) {
-  const auto self = stage.make();
-  self->heard.keep = false;
-  std::uint64_t last = 0;
-  bool is_ordered = true;
-  self->heard.on_sample = [&](const bus::sample& one) {
-    is_ordered = is_ordered && one.head().sequence == ++last;
-  };
-  parent.say(self->id.value);
-  must(pump_until({self.get()}, [&] { return last == count; }), "too few");
-  must(is_ordered && self->heard.unproved == 0, "wrong order, or torn");
-  parent.say(count);
-}
-
 // A publisher between one that dies at `where` and a healthy one. Nobody waits for the dead, and
 // all that it held comes home.
 void dies_subscribing(const std::string& where, std::size_t keeps, by how = by::entry) {
@@ -292,7 +273,7 @@ void dies_subscribing(const std::string& where, std::size_t keeps, by how = by::
   world stage;
   party& publisher = stage.add(small);
   child doomed([&](channel& parent) { subscribe_until(stage, parent, where, keeps); });
-  child healthy([&](channel& parent) { subscribe_all(stage, parent, count); });
+  child healthy([&](channel& parent) { hear_all(stage, parent, count); });
   bus::outbox& to_doomed = link(publisher, doomed.pipe().hear());
   bus::outbox& to_healthy = link(publisher, healthy.pipe().hear());
   std::vector<bus::sample> kept;
@@ -354,13 +335,7 @@ TEST_CASE("case 8: who takes back after the dead may die at each step of it") {
     INFO("lane.reclaim.credit:" << passing);
     world stage;
     party& healthy = stage.add();
-    child holder([&](channel& parent) {
-      const auto self = stage.make();
-      parent.say(self->id.value);
-      static_cast<void>(pump_until({self.get()}, [&] { return self->heard.accepted == 16; }));
-      parent.say(0);
-      static_cast<void>(parent.hear(60s));  // never: it is killed here
-    });
+    child holder([&](channel& parent) { hold(stage, parent, 16); });
     const std::uint64_t peer = holder.pipe().hear();
     child dead([&](channel& parent) {
       const auto self = stage.make({.memory_bytes_max = 2 << 20, .link_depth = 16});
@@ -390,13 +365,7 @@ TEST_CASE("case 9: what a stopped publisher commits after its link has ended is 
   // A slot is fenced from nobody: it is its publisher's, who alone uses it again. What ends is the
   // link, and a late commit finds it gone; so nobody ever gets it for something of its successor's.
   world stage;
-  child first([&](channel& parent) {
-    const auto self = stage.make();
-    parent.say(self->id.value);
-    static_cast<void>(pump_until({self.get()}, [&] { return self->heard.accepted == 5; }));
-    parent.say(0);
-    static_cast<void>(parent.hear(60s));  // never: it is killed here
-  });
+  child first([&](channel& parent) { hold(stage, parent, 5); });
   const std::uint64_t peer = first.pipe().hear();
   party& second = stage.add();
   child stopped([&](channel& parent) {
@@ -419,7 +388,7 @@ TEST_CASE("case 9: what a stopped publisher commits after its link has ended is 
     parent.say(0);
     static_cast<void>(parent.hear());
   });
-  REQUIRE(first.pipe().hear() == 0);
+  REQUIRE(first.pipe().hear() == 5);
   int status = 0;
   REQUIRE(::waitpid(stopped.id(), &status, WUNTRACED) == stopped.id());
   REQUIRE(WIFSTOPPED(status));
