@@ -236,7 +236,7 @@ verb echo_verb() {
             parser
                 .add_option("--block", options->block_for_s,
                             "Publishers that ask are to wait for it, up to so many seconds")
-                ->check(CLI::PositiveNumber);
+                ->check(check_above_zero, "ABOVE 0");
             add_json(parser, *options);
             add_directory(parser, *options);
             return [options] { return echo(*options); };

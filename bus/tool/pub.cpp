@@ -358,7 +358,7 @@ verb pub_verb() {
             auto* const raw = parser.add_flag("--raw", options->raw, "Bytes as they are");
             parser.add_option("--file", options->file, "The message, or with --raw the bytes");
             parser.add_option("-r,--rate", options->rate_hz, "So many times a second")
-                ->check(CLI::PositiveNumber);
+                ->check(check_above_zero, "ABOVE 0");
             parser.add_option("-t,--times", options->times, "So many times in all");
             parser.add_option("-w,--wait", options->matched,
                               "Waits until so many subscribers are matched");

@@ -43,4 +43,8 @@ struct common_options {
 void add_directory(CLI::App& parser, common_options& into);
 void add_json(CLI::App& parser, common_options& into);
 
+// For CLI's check: what is wrong with a text that is no number above 0; empty: nothing. CLI's own
+// answer names the largest double, with all its 309 digits.
+[[nodiscard]] std::string check_above_zero(const std::string& text);
+
 }  // namespace bus::tool

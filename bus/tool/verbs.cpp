@@ -1,5 +1,7 @@
 #include "bus/tool/verbs.hpp"
 
+#include <cmath>
+
 #include <CLI/CLI.hpp>
 
 namespace bus::tool {
@@ -28,6 +30,12 @@ void add_directory(CLI::App& parser, common_options& into) {
 
 void add_json(CLI::App& parser, common_options& into) {
   parser.add_flag("--json", into.json, "JSON, one object a line");
+}
+
+std::string check_above_zero(const std::string& text) {
+  double value = 0;
+  if (CLI::detail::lexical_cast(text, value) && std::isfinite(value) && value > 0) return {};
+  return "'" + text + "' is no number above 0";
 }
 
 }  // namespace bus::tool

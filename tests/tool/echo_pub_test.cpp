@@ -215,6 +215,20 @@ TEST_CASE("pub refuses a type that nobody names, and a bad topic") {
   CHECK(has(bad.err, "a/*/b"));
 }
 
+TEST_CASE("a rate or a time that is no number above 0 is refused in a short sentence") {
+  const scratch where;
+  for (const char* const wrong : {"0", "-1", "often", "--once", "inf", ""}) {
+    INFO(wrong);
+    const outcome rate = where.run({"pub", "words", "x", "-r", wrong});
+    CHECK(rate.code == 2);
+    CHECK(has(rate.err, "--rate"));
+    const outcome time = where.run({"echo", "words", "--block", wrong});
+    CHECK(time.code == 2);
+    CHECK(has(time.err, "--block"));
+    CHECK(rate.err.size() + time.err.size() < 300);
+  }
+}
+
 TEST_CASE("hz and bw measure what is published, one JSON object a window") {
   const scratch where;
   running source(where, {"pub", "-r", "100", "--raw", "words", "0123456789"});
