@@ -183,6 +183,7 @@ void core::come_up() {
   call_peers();
   if (!options_.context) post_sentry();
   flush_files();
+  set_timer();
 }
 
 core::~core() {
@@ -461,9 +462,11 @@ void core::set_timer() {
   for (const auto& [peer, link] : links_) next = std::min(next, link->wake_at_ns());
   for (const auto& [address, link] : calls_) next = std::min(next, link->wake_at_ns());
   for (const auto& [peer, one] : suspects_) next = std::min(next, one.look_at_ns);
-  if (!leaving_) next = std::min(next, mend_at_ns_);
-  if (!leaving_)
-    next = std::min({next, card_file_.due_ns(), links_file_.due_ns(), introductions_.due_ns()});
+  if (!leaving_) {
+    next = std::min(
+        {next, mend_at_ns_, card_file_.due_ns(), links_file_.due_ns(), introductions_.due_ns()});
+    if (rendezvous_->waits_at_pipe()) next = std::min(next, look_at_ns_);
+  }
   // Asked after every turn, and nearly always the same: the kernel is told of changes only.
   if (next == timer_set_ns_) return;
   timer_set_ns_ = next;

@@ -17,7 +17,8 @@ constexpr std::int64_t suspicion_ns = 1'000'000'000;
 // this long after a file of ours went. When mending fails, the next attempt comes later and later.
 constexpr std::int64_t calm_ns = 50'000'000;
 constexpr std::int64_t mend_pause_max_ns = 60'000'000'000;
-// Who waits at a pipe is not told, and looks in passing, this often at the most.
+// Who waits at a pipe is not told that the directory went, nor that others may open it now, and
+// looks this often: a wakeup of some 10 us.
 constexpr std::int64_t look_pause_ns = 1'000'000'000;
 constexpr std::size_t schemas_bytes_max = 64 << 20;
 
@@ -122,13 +123,15 @@ result<void> core::keep_schema(std::uint64_t hash, const std::string& schema) {
 }
 
 // Somebody removed the bus directory, or files of ours in it. Once it is calm, all that we had
-// there is put back: who comes later finds us, and no link has noticed anything.
+// there is put back: who comes later finds us, and no link has noticed anything. Events tell of it,
+// and of a changed mode; only who waits at a pipe has to look.
 void core::mend_directory(std::int64_t now) {
   if (leaving_) return;
   if (mend_at_ns_ == INT64_MAX) {
-    // Events tell of it; only who waits at a pipe has to look, in passing.
-    if (rendezvous_->waits_at_pipe() && now < std::exchange(look_at_ns_, now + look_pause_ns)) {
-      return;
+    if (rendezvous_->waits_at_pipe()) {
+      if (now < look_at_ns_) return;
+      look_at_ns_ = now + look_pause_ns;
+      for (const auto& one : transports_) one->reconsider();
     }
     if (!rendezvous_->is_disturbed()) return;
     mend_at_ns_ = now + calm_ns;
