@@ -31,6 +31,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -60,8 +61,9 @@ inline constexpr bool sanitized = false;
 // Repetitions of the stress cases: instrumented code is about ten times slower.
 inline constexpr std::uint64_t times(std::uint64_t count) { return sanitized ? count / 10 : count; }
 
-inline void must(bool condition, const std::string& otherwise) {
-  if (!condition) throw std::runtime_error(otherwise);
+// For loops of millions, too: nothing is allocated for what holds.
+inline void must(bool condition, std::string_view otherwise) {
+  if (!condition) throw std::runtime_error(std::string(otherwise));
 }
 
 // --- payloads that prove themselves
