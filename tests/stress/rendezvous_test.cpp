@@ -216,7 +216,7 @@ void idle_node(fault::channel& parent, const std::string& directory, std::size_t
       node.run_for(5ms);
     }
   }
-  parent.say(1);
+  parent.say(node.inside().meeting_place().waits_at_pipe() ? 1 : 0);
   if (on_a_loop) {
     context.restart();
     const auto forever = asio::make_work_guard(context);
@@ -366,26 +366,36 @@ TEST_CASE("100 nodes with 1,000 matched topics at rest make no system call and u
     nodes.push_back(std::make_unique<fault::child>(
         [&, i](fault::channel& parent) { idle_node(parent, scratch.path(), i, i % 2 == 1); }));
   }
-  for (const auto& one : nodes) REQUIRE(one->pipe().hear(crew::patience) == 1);
+  // Where the user has too few inotify instances, some wait at pipes, and look once a second.
+  std::uint64_t at_pipes = 0;
+  for (const auto& one : nodes) at_pipes += one->pipe().hear(crew::patience);
+  const auto looks_in = [&](std::chrono::nanoseconds time) {
+    return at_pipes * (static_cast<std::uint64_t>(time / 1s) + 1);
+  };
   // At rest: nobody woke for longer than a write of a file may be put off; that is the condition.
   activity before = activity_of(nodes);
   REQUIRE(crew::eventually([&] {
-    std::this_thread::sleep_for(std::chrono::nanoseconds(2 * bus::paced_file::pause_max_ns));
+    constexpr std::chrono::nanoseconds pause(2 * bus::paced_file::pause_max_ns);
+    std::this_thread::sleep_for(pause);
     const activity now = activity_of(nodes);
-    const bool quiet = now.sleeps == before.sleeps;
+    const bool quiet = now.sleeps - before.sleeps <= looks_in(pause);
     before = now;
     return quiet;
   }));
   const std::int64_t began = bus::steady_ns();
   std::this_thread::sleep_for(5s);  // the time over which it is measured
   const activity after = activity_of(nodes);
-  const auto elapsed = static_cast<double>(bus::steady_ns() - began);
-  const double share = static_cast<double>(after.cpu_ns - before.cpu_ns) / elapsed;
-  std::printf("| %zu idle nodes, %zu topics | %.1f s | %.6f %% of a core | %llu wakeups |\n", count,
-              count * idle_topics_each, elapsed / 1e9, share * 100,
-              static_cast<unsigned long long>(after.sleeps - before.sleeps));
+  const std::chrono::nanoseconds elapsed(bus::steady_ns() - began);
+  const double share =
+      static_cast<double>(after.cpu_ns - before.cpu_ns) / static_cast<double>(elapsed.count());
+  std::printf(
+      "| %zu idle nodes (%llu at pipes), %zu topics | %.1f s | %.6f %% of a core | %llu wakeups "
+      "|\n",
+      count, static_cast<unsigned long long>(at_pipes), count * idle_topics_each,
+      static_cast<double>(elapsed.count()) / 1e9, share * 100,
+      static_cast<unsigned long long>(after.sleeps - before.sleeps));
   // Who never wakes makes no system call.
-  CHECK(after.sleeps == before.sleeps);
+  CHECK(after.sleeps - before.sleeps <= looks_in(elapsed));
   CHECK(after.preemptions == before.preemptions);
   CHECK(share < 0.001);
   for (const auto& one : nodes) {
