@@ -263,7 +263,11 @@ TEST_CASE("case 40: a user who floods a subscriber takes nothing from its other 
   static std::optional<bus::listener> flooded;
   auto& listener = stage.listen(
       {.client = {.at_work = [](bus::node& node) {
-         flooded.emplace(node.subscribe<bus::raw>("flood", [](const bus::received<bus::raw>&) {}));
+         // Some work for each, so that it is a flood whatever it costs to make.
+         flooded.emplace(node.subscribe<bus::raw>("flood", [](const bus::received<bus::raw>&) {
+           const std::int64_t until_ns = bus::steady_ns() + 50'000;
+           while (bus::steady_ns() < until_ns) __builtin_ia32_pause();
+         }));
        }}});
   child flooder([&](fault::channel& parent) {
     become(60'001);
