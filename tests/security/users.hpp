@@ -39,6 +39,16 @@ inline bool is_root() {
   return false;
 }
 
+// A process with a second thread may not enter one.
+inline bool has_user_namespaces() {
+#if defined(__SANITIZE_THREAD__)
+  WARN("ThreadSanitizer has a thread of its own: not tested in a user namespace");
+  return false;
+#else
+  return true;
+#endif
+}
+
 // For ever, with these groups and no other. A member of the bus group, or not.
 inline void become(uid_t user, const std::vector<gid_t>& groups = {bus_group}) {
   must(::setgroups(groups.size(), groups.data()) == 0, "setgroups");
@@ -56,7 +66,7 @@ inline void write_to(const std::string& path, const std::string& text) {
 }
 
 // Root in a user namespace of its own, and nobody more than before outside: `unshare
-// --map-root-user`.
+// --map-root-user`. Requires: has_user_namespaces().
 inline void become_root_inside() {
   const std::string user = std::to_string(::geteuid());
   const std::string group = std::to_string(::getegid());
