@@ -296,7 +296,7 @@ std::string stale_segment() {
       lane_layout::magic_value, layout_version, stale_depth, sizeof(entry_layout), {}};
   std::memcpy(memory.data(), &head, sizeof head);
   for (std::uint32_t i = 0; i < 4; ++i) {
-    const std::uint64_t offset = i * 512;
+    const std::uint64_t offset = i * 512ULL;
     const std::uint64_t entry[2] = {offset, make_mark(1, i)};
     std::memcpy(memory.data() + lane_layout::entries_at + i * sizeof entry, entry, sizeof entry);
     bus::frame frame;
@@ -334,7 +334,7 @@ std::uint64_t read_stale(const std::string& memory) {
 
 TEST_CASE("case 19: a dead sender's segment, corrupted at every line, crashes and hangs nobody") {
   const std::string memory = stale_segment();
-  REQUIRE(read_stale(memory) == 4 * 256);
+  REQUIRE(read_stale(memory) == 4 * 256ULL);
   child reader([&](fault::channel&) {
     corrupt_each_line(memory, [](const std::string& wrong) {
       // A frame may claim other sizes, but never more than the arena has.

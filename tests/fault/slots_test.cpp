@@ -96,7 +96,7 @@ TEST_CASE(
     "case 12: kill -9 at random instants under load, again and again, and nothing is left over") {
   // Ten thousand take some minutes: OMNIBUS_KILLS=10000.
   const char* const wanted = std::getenv("OMNIBUS_KILLS");
-  const int kills = wanted ? std::atoi(wanted) : 300;
+  const int kills = wanted ? std::stoi(wanted) : 300;
   const auto seed = std::random_device{}();
   INFO("seed " << seed);
   std::mt19937 random(seed);

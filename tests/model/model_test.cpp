@@ -48,7 +48,7 @@ void tell(const char* name, const model::found& result, double seconds) {
 
 model::found explored(const char* name, model::world& here, model::search within) {
   const auto began = bus::steady_ns();
-  const model::found result = model::explore(here, within);
+  model::found result = model::explore(here, within);
   tell(name, result, static_cast<double>(bus::steady_ns() - began) / 1e9);
   return result;
 }

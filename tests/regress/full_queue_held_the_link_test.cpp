@@ -21,7 +21,7 @@ TEST_CASE("a full queue from which nobody takes leaves the link to the other top
   const tests::scratch_directory scratch;
   const bool far = GENERATE(false, true);
   const auto when_full = GENERATE(bus::drop::oldest, bus::drop::newest, bus::drop::none);
-  constexpr std::uint32_t depth = 64;
+  constexpr std::uint64_t depth = 64;
   const auto make = [&](const char* name) {
     return bus::node({.name = name,
                       .transports = {far ? transports::zmq() : transports::shm()},

@@ -42,7 +42,7 @@ class memory_cgroup {
     return std::nullopt;
   }
   memory_cgroup(memory_cgroup&& other) noexcept
-      : path_(other.path_), is_ours_(std::exchange(other.is_ours_, false)) {}
+      : path_(std::move(other.path_)), is_ours_(std::exchange(other.is_ours_, false)) {}
   memory_cgroup& operator=(memory_cgroup&&) = delete;
   ~memory_cgroup() {
     if (is_ours_) ::rmdir(path_.c_str());

@@ -198,8 +198,11 @@ TEST_CASE("statement 14: a thousand silent connections are harmless, and each is
     while (connections.size() < 1000) {
       auto one = got(entrance.connect(victim.id));
       // The kernel's queue is full: it is emptied by 16 a turn.
-      if (one) connections.push_back(std::move(one));
-      if (!one) ::sched_yield();
+      if (one) {
+        connections.push_back(std::move(one));
+      } else {
+        ::sched_yield();
+      }
     }
     parent.say(1);
     // All but the last few have been told.
@@ -226,7 +229,7 @@ TEST_CASE("statement 14: a thousand silent connections are harmless, and each is
   REQUIRE(told >= 1000 - 32 - 128);  // who waits, and who is still in the kernel's queue
   // At most 32 at a time, and 4 KiB for each.
   REQUIRE(descriptors_most <= descriptors_before + 32 + 1);
-  REQUIRE(heap_most <= heap_before + 32 * 4096 + (64 << 10));
+  REQUIRE(heap_most <= heap_before + 32 * 4096ULL + (64 << 10));
   REQUIRE(refused(victim, mallory, refusal::haste) +
               refused(victim, mallory, refusal::connections) >=
           told);

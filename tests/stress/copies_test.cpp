@@ -126,7 +126,7 @@ copies relay(bus::node& origin, bus::node& between, const ears& all) {
 }  // namespace
 
 TEST_CASE("loans and protobuf over shared memory are not copied, for 1, 2 and 5 subscribers") {
-  for (const std::size_t count : {1, 2, 5}) {
+  for (const std::size_t count : {1U, 2U, 5U}) {
     INFO(count << " subscribers");
     const tests::scratch_directory scratch;
     ears all;
@@ -144,7 +144,8 @@ TEST_CASE("loans and protobuf over shared memory are not copied, for 1, 2 and 5 
       wait_room(structs);
       auto lent = structs.loan();
       lent->number = i;
-      CHECK(structs.publish(std::move(lent)).taken == count);
+      const auto sent = structs.publish(std::move(lent));
+      CHECK(sent.taken == count);
       CHECK(quakes.publish(quake).taken == count);
     }
     await(node, all, 2 * messages);
@@ -165,7 +166,8 @@ TEST_CASE("over shared memory and zmq at once, nothing is copied") {
     wait_room(structs);
     auto lent = structs.loan();
     lent->number = i;
-    CHECK(structs.publish(std::move(lent)).taken == 2);
+    const auto sent = structs.publish(std::move(lent));
+    CHECK(sent.taken == 2);
   }
   await(node, all, messages);
   CHECK(copies_of(node) == before);
@@ -184,7 +186,7 @@ TEST_CASE("what came by shared memory is forwarded over zmq without a copy") {
 }
 
 TEST_CASE("what is forwarded over shared memory is copied once for all subscribers of the host") {
-  for (const std::size_t count : {1, 5}) {
+  for (const std::size_t count : {1U, 5U}) {
     INFO(count << " subscribers");
     const tests::scratch_directory scratch;
     ears all;

@@ -385,7 +385,7 @@ TEST_CASE(
     "an idle link holds at most 64 KiB in both its processes together, until it has been full") {
   // A link that has carried more than its depth may have touched all of its lists: 36 KiB of lane,
   // 4 of answers, 20 of the sender's and 384 of the receiver's (transports/shm/README.md).
-  for (const std::uint64_t messages : {1, 2048}) {
+  for (const std::uint64_t messages : {1U, 2048U}) {
     const held sender = per_link({.publishes = true, .messages = messages});
     const held receiver = per_link({.publishes = false, .messages = messages});
     const std::uint64_t sum =

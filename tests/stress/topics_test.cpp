@@ -88,7 +88,7 @@ TEST_CASE("twice as many topics in one node cost twice as many steps to match") 
     CHECK(two.hearer <= 2 * one.hearer + 100);
     CHECK(two.retired <= 2 * one.retired + one.retired / 2 + 100);
     // A few looks at each topic.
-    CHECK(two.talker <= 10 * 10'000);
-    CHECK(two.hearer <= 10 * 10'000);
+    CHECK(two.talker <= 10 * 10'000ULL);
+    CHECK(two.hearer <= 10 * 10'000ULL);
   }
 }

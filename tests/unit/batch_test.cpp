@@ -112,7 +112,9 @@ TEST_CASE("whatever a table says, a message lies within the payload and before t
     const auto count = static_cast<std::uint32_t>(random() % 20 + 1);
     for (std::uint32_t i = 0; i < count; ++i) {
       const auto end = static_cast<std::uint32_t>(random() % 4 == 0 ? random() : random() % 800);
-      std::memcpy(payload.data() + payload.size() - 4 * (count + 1) + 4 * i, &end, sizeof end);
+      std::memcpy(
+          payload.data() + payload.size() - 4 * (count + std::size_t{1}) + 4 * std::size_t{i}, &end,
+          sizeof end);
     }
     const auto index = static_cast<std::uint32_t>(random() % count);
     const auto message = bus::batch::message_in(payload, index, count);
