@@ -128,7 +128,7 @@ class router_inbox final : public bus::inbox, public watcher {
   void stir_offers() noexcept;
   void read_events() noexcept;
   void connection_ended(int connection) noexcept;
-  void take(message& route, message& body, bool whole) noexcept;
+  void take(message& from, message& body, bool whole) noexcept;
   void take_from(peer& known, message& body, bool whole) noexcept;
   void greet(std::uint32_t link, const message& body, word kind) noexcept;
   void park(std::uint32_t link, bus::node_id from, int connection) noexcept;
