@@ -40,6 +40,7 @@ TEST_CASE("gc keeps every file of a living node") {
   const scratch where;
   bus::node one(where.options("one"));
   const auto quakes = one.advertise<demo::Quake>("quakes/ak");
+  wait_told(one, 1);
   const auto before = where.files();
   const outcome done = where.run({"gc"});
   CHECK(done.code == 0);
@@ -76,6 +77,7 @@ TEST_CASE("gc removes old drafts and schemas that nobody names, and leaves fresh
   const scratch where;
   bus::node one(where.options("one"));
   const auto quakes = one.advertise<demo::Quake>("quakes/ak");
+  wait_told(one, 1);
   const std::string schemas = where.path() + "/bus/schemas/";
   const std::string used = schemas + bus::to_hex(bus::codec<demo::Quake>::type().hash) + ".fds";
   const std::string unused = schemas + "00000000000000aa.fds";
@@ -119,13 +121,14 @@ TEST_CASE("whoever is killed at any of its calls to the file system, one gc leav
   // Every call that makes, names or removes a file, from the first to the last of a node's life.
   const std::string calls =
       "openat,flock,fallocate,mkdirat,linkat,renameat,bind,listen,ftruncate,write,unlinkat";
+  const std::string traced = "strace -f -qq -o /dev/null -e trace=" + calls +
+                             " -e inject=" + calls + ":signal=SIGKILL:when=";
   const std::string life = std::string(" ") + BUS_COMMAND + " echo x --timeout 0.01 2>/dev/null";
   int killed = 0;
   for (int n = 1; n <= 2000; ++n) {
     INFO("killed at call " << n);
-    const std::string traced = "strace -f -qq -o /dev/null -e trace=" + calls +
-                               " -e inject=" + calls + ":signal=SIGKILL:when=" + std::to_string(n);
-    const int status = std::system((traced + life).c_str());
+    const int status =
+        std::system(std::string(traced).append(std::to_string(n)).append(life).c_str());
     const int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
     if (code != 128 + SIGKILL) {
       CHECK(code == 3);  // it lived to its end: nothing came in time

@@ -111,12 +111,7 @@ TEST_CASE("list counts publishers and subscriptions, wildcards included; bare bu
   const auto quakes = one.advertise<demo::Quake>("quakes/ak");
   const auto all = one.subscribe<bus::raw>("quakes/**");
   const auto exact = one.subscribe<bus::raw>("alerts");
-  // On a busy machine cards are paced: the last one is written when the node is turned.
-  for (const auto until = bus::deadline::after(20s); !until.passed();) {
-    const auto card = one.inside().meeting_place().read_card(one.id());
-    if (card && card->interests_size() == 2) break;
-    one.run_for(1ms);
-  }
+  wait_told(one, 1, 2);
   const auto topics = lines_of(where.run({"list", "--json"}).out);
   REQUIRE(topics.size() == 2);
   CHECK(topics[0]["topic"] == "alerts");
@@ -209,6 +204,7 @@ TEST_CASE("info names losses by their cause") {
   bus::node one(where.options("one"));
   auto words = one.advertise<bus::raw>("words");
   auto slow = one.subscribe<bus::raw>("words", {.depth = 2});
+  wait_told(one, 1, 1);
   REQUIRE(words.wait_matched(1, 20s));
   const std::string line = "x";
   for (int i = 0; i < 5; ++i) words.publish(std::as_bytes(std::span(line)));
@@ -253,6 +249,7 @@ TEST_CASE("why finds a typing error and a type mismatch") {
   bus::node one(where.options("one"));
   const auto quakes = one.advertise<demo::Quake>("quakes/ak");
   const auto typed = one.subscribe<demo::Alert>("quakes/ak");
+  wait_told(one, 1, 1);
   const outcome typo = where.run({"why", "quakes/ka"});
   CHECK(typo.code == 1);
   CHECK(has(typo.out, "did you mean quakes/ak?"));
@@ -349,6 +346,7 @@ TEST_CASE("the completion knows the verbs, their options and the topics, in a re
   CHECK(where.run({"completion", "fish"}).code == 2);
   bus::node one(where.options("one"));
   const auto words = one.advertise<bus::raw>("words/of/mine");
+  wait_told(one, 1);
   const std::string file = where.path() + "/completion";
   std::ofstream(file) << script.out << "COMP_WORDS=(" << BUS_COMMAND
                       << " echo wo); COMP_CWORD=2; _omnibus_bus; echo ${COMPREPLY[*]}\n"

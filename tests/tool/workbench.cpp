@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -150,6 +151,16 @@ void other_process::kill() {
   if (pid_ < 0) return;
   ::kill(pid_, SIGKILL);
   ::waitpid(std::exchange(pid_, -1), nullptr, 0);
+}
+
+void wait_told(bus::node& one, int topics, int patterns) {
+  const auto until = bus::deadline::after(std::chrono::seconds(20));
+  for (;;) {
+    const auto card = one.inside().meeting_place().read_card(one.id());
+    if (card && card->advertisements_size() == topics && card->interests_size() == patterns) return;
+    REQUIRE_FALSE(until.passed());
+    one.run_for(std::chrono::milliseconds(1));
+  }
 }
 
 bool has(const std::string& text, const std::string& part) {

@@ -79,6 +79,10 @@ class other_process {
   pid_t pid_ = -1;
 };
 
+// Turns the node until its card in the directory names so many topics and patterns. A card whose
+// writing took long is written again after a pause, and by who is turned.
+void wait_told(bus::node& one, int topics, int patterns = 0);
+
 [[nodiscard]] bool has(const std::string& text, const std::string& part);
 
 }  // namespace tool_tests
