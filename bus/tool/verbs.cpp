@@ -1,5 +1,6 @@
 #include "bus/tool/verbs.hpp"
 
+#include <charconv>
 #include <cmath>
 
 #include <CLI/CLI.hpp>
@@ -34,7 +35,9 @@ void add_json(CLI::App& parser, common_options& into) {
 
 std::string check_above_zero(const std::string& text) {
   double value = 0;
-  if (CLI::detail::lexical_cast(text, value) && std::isfinite(value) && value > 0) return {};
+  const char* const end = text.data() + text.size();
+  const auto [at, failed] = std::from_chars(text.data(), end, value);
+  if (failed == std::errc{} && at == end && std::isfinite(value) && value > 0) return {};
   return "'" + text + "' is no number above 0";
 }
 
