@@ -183,7 +183,6 @@ void core::come_up() {
   call_peers();
   if (!options_.context) post_sentry();
   flush_files();
-  set_timer();
 }
 
 core::~core() {
@@ -465,7 +464,7 @@ void core::set_timer() {
   if (!leaving_) {
     next = std::min(
         {next, mend_at_ns_, card_file_.due_ns(), links_file_.due_ns(), introductions_.due_ns()});
-    if (rendezvous_->waits_at_pipe()) next = std::min(next, look_at_ns_);
+    if (look_is_owed_) next = std::min(next, look_at_ns_);
   }
   // Asked after every turn, and nearly always the same: the kernel is told of changes only.
   if (next == timer_set_ns_) return;

@@ -354,6 +354,7 @@ class core {
   std::int64_t mend_at_ns_ = INT64_MAX;  // when to mend the directory; never: it is whole
   std::int64_t mend_pause_ns_ = 0;       // after it could not be mended
   std::int64_t look_at_ns_ = 0;          // before that, who waits at a pipe does not look again
+  bool look_is_owed_ = false;            // and then it does, whatever else happens
   bool restless_ = false;
   bool in_pump_ = false;
   bool in_turn_ = false;

@@ -17,8 +17,9 @@ constexpr std::int64_t suspicion_ns = 1'000'000'000;
 // this long after a file of ours went. When mending fails, the next attempt comes later and later.
 constexpr std::int64_t calm_ns = 50'000'000;
 constexpr std::int64_t mend_pause_max_ns = 60'000'000'000;
-// Who waits at a pipe is not told that the directory went, nor that others may open it now, and
-// looks this often: a wakeup of some 10 us.
+// Who waits at a pipe is not told that the directory went, nor that it was closed to somebody. It
+// looks after it had something to do, this often at the most; and this often for ever where other
+// users may be linked: a wakeup of some 10 us.
 constexpr std::int64_t look_pause_ns = 1'000'000'000;
 constexpr std::size_t schemas_bytes_max = 64 << 20;
 
@@ -27,6 +28,7 @@ constexpr std::size_t schemas_bytes_max = 64 << 20;
 // Steps every link that has something to do, and drops those that have nothing left to do.
 void core::tend() {
   const std::int64_t now = steady_ns();
+  mend_directory(now);  // first: a link that is cut there learns of it here
   restless_ = false;
   std::vector<node_id> finished;
   std::vector<node_id> lost;
@@ -54,7 +56,6 @@ void core::tend() {
   }
   for (const node_id peer : finished) drop_link(peer);
   for (const node_id peer : lost) forget(peer, grave_of_lost_ns);
-  mend_directory(now);
   check_suspects(now);
   flush_files();
   set_timer();
@@ -129,8 +130,10 @@ void core::mend_directory(std::int64_t now) {
   if (leaving_) return;
   if (mend_at_ns_ == INT64_MAX) {
     if (rendezvous_->waits_at_pipe()) {
+      look_is_owed_ = true;
       if (now < look_at_ns_) return;
       look_at_ns_ = now + look_pause_ns;
+      look_is_owed_ = rendezvous_->is_open_to_others();
       for (const auto& one : transports_) one->reconsider();
     }
     if (!rendezvous_->is_disturbed()) return;

@@ -253,6 +253,12 @@ bool rendezvous::is_disturbed() const noexcept {
   return !is_where_it_was() || ::faccessat(directory(), pipe_name(self_).c_str(), F_OK, 0) != 0;
 }
 
+bool rendezvous::is_open_to_others() const noexcept {
+  struct stat about {};
+  return ::fstat(directory(), &about) != 0 || about.st_uid != ::geteuid() ||
+         (about.st_mode & (S_IRWXG | S_IRWXO)) != 0;
+}
+
 result<bool> rendezvous::renew() {
   if (!waits_at_pipe() && is_where_it_was()) {
     if (auto made = have_directory(directory(), schemas); !made) return unexpected(made.error());

@@ -5,7 +5,8 @@
 // "How does B know?" inotify says which card changed, then that card is read; after an overflow,
 // all are read again. A user may have few inotify instances (128 on many machines): a node that
 // gets none puts a named pipe into waiting/, and whoever changes a card writes its number there.
-// Nothing polls.
+// Nothing polls, but for who waits at a pipe in a directory that is open to others: that it was
+// closed to them, nobody tells it.
 //
 // Somebody may remove the directory under a live bus, or move it away. The kernel does not tell of
 // that while we hold it open; it tells of our own files, which go first, and then we look: renew().
@@ -57,8 +58,10 @@ class rendezvous {
   // changes() has heard. Nobody tells who waits at a pipe: that one looks, with two system calls.
   [[nodiscard]] bool is_disturbed() const noexcept;
   // Whether the directory's mode or group may have changed since the last call. Who waits at a pipe
-  // does not hear of it.
+  // does not hear of it, and looks at all that it had admitted while is_open_to_others().
   [[nodiscard]] bool policy_changed() noexcept { return std::exchange(policy_changed_, false); }
+  // Whether anybody but its owner may come in; also when that cannot be seen.
+  [[nodiscard]] bool is_open_to_others() const noexcept;
   // Opens what the path names now, or makes it again, with the checks of open(). True: it is
   // another directory, without a file of ours, and wait_handle() is another one; changes() tells
   // all that is there. Errors: as open(); nothing has changed then.

@@ -58,6 +58,12 @@ inline constexpr bool sanitized = false;
 #else
 inline constexpr bool sanitized = false;
 #endif
+// ThreadSanitizer has a thread of its own in every process.
+#if defined(__SANITIZE_THREAD__)
+inline constexpr bool has_second_thread = true;
+#else
+inline constexpr bool has_second_thread = false;
+#endif
 // Repetitions of the stress cases: instrumented code is about ten times slower.
 inline constexpr std::uint64_t times(std::uint64_t count) { return sanitized ? count / 10 : count; }
 

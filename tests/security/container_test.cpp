@@ -20,8 +20,8 @@ namespace {
 
 // The sanitizers have a shadow of all that is touched.
 constexpr std::uint64_t large = contract::sanitized ? 64ULL << 20 : 1ULL << 30;
-// Of the cgroup, beside it. Sanitizers keep up to four times what they watch.
-constexpr std::uint64_t for_the_rest = 512 << 20;
+// Of the cgroup, beside it. ThreadSanitizer's shadow is four times what it watches.
+constexpr std::uint64_t for_the_rest = large / 2 + (contract::has_second_thread ? 4 * large : 0);
 // A slot is at most an eighth larger than its payload; the rest is for the node's own words.
 constexpr std::uint64_t memory_bytes_max = large + large / 8 + (4 << 20);
 constexpr std::uint64_t stride = 4096 + 8;  // touches every page, and every place in a page

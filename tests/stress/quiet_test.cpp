@@ -27,11 +27,7 @@ namespace {
 using namespace std::chrono_literals;
 namespace fs = std::filesystem;
 
-#if defined(__SANITIZE_THREAD__)
-constexpr bool traceable = false;  // its own thread wakes ten times a second
-#else
-constexpr bool traceable = true;
-#endif
+constexpr bool traceable = !contract::has_second_thread;  // which wakes ten times a second
 
 bus::node_options options(const std::string& directory, const std::string& name,
                           bus::wait_policy waiting) {
