@@ -124,7 +124,7 @@ class checker {
     for (const delivery& one : of.deliveries) {
       const std::string name = std::to_string(one.sequence) + " from " + bus::to_hex(one.sender);
       if (const std::string wrong = verdict_on(one, of); !wrong.empty()) {
-        complain(of, name + " is " + wrong);
+        complain(of, std::string(name).append(" is ").append(wrong));
         continue;
       }
       std::vector<bool>& had = seen[one.sender];

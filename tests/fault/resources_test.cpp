@@ -238,7 +238,7 @@ TEST_CASE("case 39: wherever a mapping fails there is a named error or none, and
       }
       must(fault::open_descriptors() == before, "descriptors left: " + sentence);
       for (const std::string& name : fault::left_in(directory)) {
-        must(name.starts_with("schemas/"), "left: " + name + ", " + sentence);
+        if (!name.starts_with("schemas/")) must(false, "left: " + name + ", " + sentence);
       }
       parent.say(sentence.empty() ? 0 : 1);
     });
@@ -263,11 +263,7 @@ TEST_CASE("case 40: a user who floods a subscriber takes nothing from its other 
   static std::optional<bus::listener> flooded;
   auto& listener = stage.listen(
       {.client = {.at_work = [](bus::node& node) {
-         // Some work for each, so that it is a flood on every machine.
-         flooded.emplace(node.subscribe<bus::raw>("flood", [](const bus::received<bus::raw>&) {
-           const std::int64_t until_ns = bus::steady_ns() + 50'000;
-           while (bus::steady_ns() < until_ns) __builtin_ia32_pause();
-         }));
+         flooded.emplace(node.subscribe<bus::raw>("flood", [](const bus::received<bus::raw>&) {}));
        }}});
   child flooder([&](fault::channel& parent) {
     become(60'001);
@@ -280,7 +276,8 @@ TEST_CASE("case 40: a user who floods a subscriber takes nothing from its other 
     parent.say(1);
     constexpr std::uint64_t bytes = 64 << 10;
     std::uint64_t refused = 0;
-    while (!parent.has_news()) {
+    // A flood: until more has come than was heard.
+    while (!parent.has_news() || refused == 0) {
       for (int i = 0; i < 64; ++i) {
         // Not filled: it is cheaper to make than to hear.
         auto block = flood.loan(bytes);

@@ -52,12 +52,19 @@ inline std::string text_of(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
+// As exec takes them. Valid as long as the words are.
+inline std::vector<char*> arguments_of(const std::vector<std::string>& words) {
+  std::vector<char*> raw;
+  raw.reserve(words.size() + 1);
+  for (const std::string& word : words) raw.push_back(const_cast<char*>(word.c_str()));
+  raw.push_back(nullptr);
+  return raw;
+}
+
 // Runs a program to its end; its exit status, or minus the signal that killed it.
 inline int run(const std::vector<std::string>& words, const std::string& output = "/dev/null") {
   child one([&](channel&) {
-    std::vector<char*> raw;
-    for (const std::string& word : words) raw.push_back(const_cast<char*>(word.c_str()));
-    raw.push_back(nullptr);
+    auto raw = arguments_of(words);
     const int to = ::open(output.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     must(to >= 0 && ::dup2(to, 1) == 1 && ::dup2(to, 2) == 2, "cannot write to " + output);
     ::execvp(raw[0], raw.data());
@@ -293,10 +300,7 @@ class tracer {
       std::vector<std::string> words = {"strace", "-f", "-qq", "-o", output};
       words.insert(words.end(), what.begin(), what.end());
       words.insert(words.end(), {"-p", std::to_string(process)});
-      std::vector<char*> raw;
-      for (const std::string& word : words) raw.push_back(const_cast<char*>(word.c_str()));
-      raw.push_back(nullptr);
-      ::execvp("strace", raw.data());
+      ::execvp("strace", arguments_of(words).data());
     });
     must(eventually([&] { return is_fastened(); }), "strace did not take hold");
   }

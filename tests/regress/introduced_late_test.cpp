@@ -64,6 +64,7 @@ TEST_CASE("a node that was killed is forgotten everywhere, and nobody brings it 
   // Everybody says all that he knows, more than once.
   for (int i = 0; i < 5; ++i) {
     std::vector<bus::publisher<crew::numbered>> words;
+    words.reserve(all.size());
     for (bus::node* one : all) words.push_back(one->advertise<crew::numbered>("words"));
     const auto until = bus::deadline::after(100ms);
     REQUIRE(turn(all, [&] { return until.passed(); }));
