@@ -2,10 +2,12 @@
 
 #include "bus/base/check.hpp"
 #include "bus/base/clock.hpp"
+#include "transports/zmq/farewell.hpp"
 
 #include <algorithm>
 #include <array>
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -14,11 +16,15 @@ namespace transports::zeromq {
 namespace {
 
 // An inbox and each outbox have two sockets, a monitored one and its reader, and libzmq makes a
-// third one for the monitor. As many ways out as in.
-constexpr int sockets_max = 3 * (2 * static_cast<int>(peers_max) + 1);
+// third one for the monitor. As many ways out as in, and as many that are being seen off.
+constexpr int sockets_max = 3 * (3 * static_cast<int>(peers_max) + 1);
 constexpr std::uint64_t payload_bytes_max = 1ULL << 30;
 
 }  // namespace
+
+hub::hub(const bus::transport_setup& setup) : setup_(setup) {}
+
+hub::~hub() = default;
 
 std::uint64_t hub::bytes_max() const noexcept {
   return std::min(payload_bytes_max, setup_.link_bytes_max);
@@ -116,6 +122,15 @@ void hub::expire() noexcept {
   timer_at_ns_ = INT64_MAX;
   const std::int64_t now_ns = bus::steady_ns();
   for (watcher* one : watchers_) one->tick(now_ns);
+  for (const auto& one : farewells_) one->tick(now_ns);
+}
+
+void hub::see_off(socket dealer, monitor watching) noexcept {
+  farewells_.push_back(std::make_unique<farewell>(*this, std::move(dealer), std::move(watching)));
+}
+
+void hub::end_farewells() noexcept {
+  while (!farewells_.empty()) wait(INT64_MAX);
 }
 
 void hub::attend() noexcept {
@@ -134,6 +149,14 @@ void hub::attend() noexcept {
       expire();
     }
   }
+  std::erase_if(farewells_, [](const auto& one) { return one->is_over(); });
+}
+
+void hub::wait(std::int64_t until_ns) noexcept {
+  schedule(until_ns);
+  pollfd readable{epoll_.get(), POLLIN, 0};
+  ::poll(&readable, 1, -1);
+  attend();
 }
 
 void hub::rest() noexcept {

@@ -50,9 +50,12 @@ struct watch_point {
   source what = source::messages;
 };
 
+class farewell;
+
 class hub {
  public:
-  explicit hub(const bus::transport_setup& setup) : setup_(setup) {}
+  explicit hub(const bus::transport_setup& setup);
+  ~hub();
   hub(const hub&) = delete;
   hub& operator=(const hub&) = delete;
 
@@ -88,8 +91,15 @@ class hub {
   // tick() will be called at `at_ns` or soon after.
   void schedule(std::int64_t at_ns) noexcept;
 
+  // Sees a line off that has said bye.
+  void see_off(socket dealer, monitor watching) noexcept;
+  // Waits until all are seen off, which takes a second at the most.
+  void end_farewells() noexcept;
+
   // Stirs and ticks whoever has something to do.
   void attend() noexcept;
+  // The same, once there is something to do; returns at `until_ns`, too.
+  void wait(std::int64_t until_ns) noexcept;
   void rest() noexcept;
   // Wakes the node if it sleeps.
   void ring() noexcept;
@@ -112,6 +122,7 @@ class hub {
   std::vector<watcher*> watchers_;
   std::span<epoll_event> untold_;  // while attend() goes through what is readable
   context context_;
+  std::vector<std::unique_ptr<farewell>> farewells_;
 };
 
 }  // namespace transports::zeromq

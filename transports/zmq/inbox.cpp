@@ -2,6 +2,7 @@
 
 #include "bus/base/check.hpp"
 #include "bus/base/clock.hpp"
+#include "transports/zmq/farewell.hpp"
 
 #include <algorithm>
 #include <array>
@@ -26,8 +27,6 @@ constexpr int handshake_ms = 2000;
 constexpr int backlog = 1024;
 // Reports that leave while the transport is being destroyed.
 constexpr int router_linger_ms = 100;
-// Once something was sent through the ROUTER, as for every other way out.
-constexpr int goodbye_ms = 1000;
 // A line of ours that broke is dialled again after this, as long as we have a way into that node.
 constexpr std::int64_t redial_ns = 1'000'000'000;
 // libzmq's own numbers for connections: a zero byte and 32 bits. Who chose a name is none of ours.
@@ -62,11 +61,28 @@ router_inbox::~router_inbox() {
   collect();
   report(true);
   hub_->forget(homes_->descriptor(), returns_);
-  for (peer* const one : own_lines_) one->own->over->hang_up(parting::polite);
+  for (peer* const one : own_lines_) one->own->over->hang_up(parting::settled);
   if (!router_) return;
+  if (lends_lines_) dismiss_callers();
   hub_->forget(router_.descriptor(), messages_);
   hub_->forget(monitor_.descriptor(), events_);
   monitor_.stop(router_);
+}
+
+// Samples have left through the ROUTER, as through every other way out: whoever has a line to us
+// hears that we leave, and hangs up. Until then all is read: farewell.hpp says why.
+void router_inbox::dismiss_callers() noexcept {
+  for (const auto& [connection, link] : link_of_) say_bye(link);
+  const std::int64_t until_ns = bus::steady_ns() + farewell::goodbye_ns;
+  message one;
+  for (;;) {
+    while (router_.receive(one)) {
+    }
+    read_events();
+    if (link_of_.empty() || bus::steady_ns() >= until_ns) break;
+    hub_->wait(until_ns);
+  }
+  router_.set(ZMQ_LINGER, 0);
 }
 
 bus::result<void> router_inbox::prepare() {
@@ -307,7 +323,9 @@ void router_inbox::take(message& from, message& body, bool whole) noexcept {
   const auto kind = static_cast<word>(prefix->kind);
   if (kind == word::hello || kind == word::offer) {
     greet(link, body, kind);
-  } else if (kind != word::bye) {
+  } else if (kind == word::bye) {
+    say_bye(link);
+  } else {
     refuse(link, refusal_reason::stranger);
   }
 }
@@ -385,6 +403,10 @@ void router_inbox::refuse(std::uint32_t link, refusal_reason why) noexcept {
   static_cast<void>(answer(link, bytes_of(refusal)));
 }
 
+void router_inbox::say_bye(std::uint32_t link) noexcept {
+  static_cast<void>(answer(link, bytes_of(make<bye_layout>(word::bye))));
+}
+
 // False: the connection is gone, or does not read what we answer.
 bool router_inbox::answer(std::uint32_t link, message& words) noexcept {
   if (peer* const known = find(link); known && known->own) {
@@ -433,9 +455,8 @@ class router_inbox::returned final : public line {
   void hang_up(parting /*how*/) noexcept override {
     offer* const one = find();
     if (!one) return;
-    // However it ends: the peer hears of it, and offers another one.
-    static_cast<void>(home_.answer(link_, bytes_of(make<bye_layout>(word::bye))));
-    home_.link_of_.erase(one->connection);
+    // However it ends: the peer hears of it, ends the connection, and offers another one.
+    home_.say_bye(link_);
     home_.offers_.erase(link_);
     hung_up_ = true;
   }
@@ -467,7 +488,7 @@ std::unique_ptr<line> router_inbox::take_offer(bus::node_id from, watcher& owner
   for (auto& [link, one] : offers_) {
     if (one.node != from || one.user || one.has_ended) continue;
     one.user = &owner;
-    router_.set(ZMQ_LINGER, goodbye_ms);
+    lends_lines_ = true;
     return std::make_unique<returned>(*this, link);
   }
   return nullptr;
@@ -581,6 +602,7 @@ bool router_inbox::open_message(peer& from, const message& front) noexcept {
   }
   const auto kind = static_cast<word>(prefix->kind);
   if (kind == word::bye) {
+    if (!from.own) say_bye(from.link);
     end(from, bus::errc::closed, true);
     return true;
   }

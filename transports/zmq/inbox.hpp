@@ -122,6 +122,7 @@ class router_inbox final : public bus::inbox, public watcher {
 
   [[nodiscard]] bus::result<void> bind_one(const endpoint& wanted);
   [[nodiscard]] bus::result<void> prepare();
+  void dismiss_callers() noexcept;
   void receive() noexcept;
   void receive_calls(std::size_t most) noexcept;
   void receive_over(peer& one) noexcept;
@@ -137,6 +138,7 @@ class router_inbox final : public bus::inbox, public watcher {
   [[nodiscard]] bool is_first_of_its_node(const peer& one) const noexcept;
   void admit(peer& newcomer) noexcept;
   void refuse(std::uint32_t link, refusal_reason why) noexcept;
+  void say_bye(std::uint32_t link) noexcept;
   [[nodiscard]] bool answer(std::uint32_t link, message& words) noexcept;
   [[nodiscard]] bool answer(std::uint32_t link, std::span<const std::byte> bytes) noexcept;
   [[nodiscard]] peer* find(std::uint32_t link) noexcept;
@@ -174,6 +176,7 @@ class router_inbox final : public bus::inbox, public watcher {
   std::unordered_map<bus::node_id, std::int64_t> redial_at_ns_;
   std::unordered_map<std::uint32_t, offer> offers_;
   bool offers_heard_ = false;  // an offer has something for its user
+  bool lends_lines_ = false;   // an offer was taken
   std::deque<peer*> turns_;    // peers with something queued, each once
   std::size_t queued_ = 0;     // messages in all queues
   std::size_t ended_ = 0;      // peers to be seen off

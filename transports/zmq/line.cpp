@@ -8,8 +8,8 @@
 namespace transports::zeromq {
 namespace {
 
-// How long libzmq goes on sending, in the background, what was sent before we let go.
-constexpr int goodbye_ms = 1000;
+// How long libzmq goes on, in the background, to send a bye.
+constexpr int goodbye_ms = 100;
 
 constexpr int watched_events =
     ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
@@ -81,14 +81,17 @@ std::error_code dialled::ended() noexcept {
 
 void dialled::hang_up(parting how) noexcept {
   if (!dealer_) return;
-  // In order behind the data: the receiver has everything when it hears this.
-  if (how == parting::polite) {
-    static_cast<void>(line::send(bytes_of(make<bye_layout>(word::bye))));
-  }
   hub_->forget(dealer_.descriptor(), messages_);
   if (monitor_) hub_->forget(monitor_.descriptor(), events_);
+  // In order behind the data: the receiver has everything when it hears this.
+  const bool says_bye =
+      how != parting::silent && monitor_ && line::send(bytes_of(make<bye_layout>(word::bye)));
+  if (says_bye && how == parting::owing) {
+    hub_->see_off(std::move(dealer_), std::move(monitor_));
+    return;
+  }
   monitor_.stop(dealer_);
-  dealer_.set(ZMQ_LINGER, how == parting::polite ? goodbye_ms : 0);
+  dealer_.set(ZMQ_LINGER, says_bye ? goodbye_ms : 0);
   dealer_.close();
 }
 

@@ -19,7 +19,9 @@
 
 namespace transports::zeromq {
 
-enum class parting : bool { silent, polite };
+// silent: nothing more leaves. settled: a bye, and nothing of what was sent is missed. owing: what
+// was sent still leaves and a bye behind it, and the peer is given time to answer it.
+enum class parting : std::uint8_t { silent, settled, owing };
 
 class line {
  public:
@@ -34,7 +36,7 @@ class line {
   [[nodiscard]] virtual bool receive(message& into) noexcept = 0;
   // Why it has ended; a default error_code while it goes on.
   [[nodiscard]] virtual std::error_code ended() noexcept = 0;
-  // The last call. Politely: what was sent still leaves, and a bye behind it.
+  // The last call.
   virtual void hang_up(parting how) noexcept = 0;
 };
 

@@ -76,9 +76,10 @@ bus::result<void> peer_outbox::open_over(std::unique_ptr<line> opened) {
 }
 
 void peer_outbox::abandon() noexcept {
-  // libzmq would linger for a connection that has ended, too.
+  // Nobody is taken leave of over a connection that has ended.
   read_events();
-  hang_up(state_ == bus::link_state::open ? parting::polite : parting::silent);
+  const auto politely = unsettled() > 0 ? parting::owing : parting::settled;
+  hang_up(state_ == bus::link_state::open ? politely : parting::silent);
   if (state_ != bus::link_state::gone) end(bus::errc::closed);
 }
 

@@ -35,6 +35,8 @@ class network final : public bus::transport {
     for (watcher* one : std::vector<watcher*>(hub_->enlisted())) {
       if (auto* way = dynamic_cast<peer_outbox*>(one)) way->abandon();
     }
+    inbox_.reset();
+    hub_->end_farewells();
   }
 
   [[nodiscard]] bus::result<void> listen(const std::vector<std::string>& wanted, bool insecure) {
