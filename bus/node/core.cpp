@@ -200,9 +200,14 @@ core::~core() {
     // A callback threw while we were leaving: there is nobody left to tell.
   }
   sentry_.reset();
-  // Somebody is behind, and will not hear from us any more: our books stay for it, as those of a
-  // killed node do, until `bus gc`.
-  if (!owes_farewells()) rendezvous_->remove(id_);
+  // Somebody here is behind, and will not hear from us any more: our books stay for it, as those of
+  // a killed node do, until `bus gc`.
+  const bool is_missed = std::any_of(links_.begin(), links_.end(), [this](const auto& entry) {
+    const known_node* const peer = directory_.find(entry.first);
+    return entry.second->owes_farewells() && peer && peer->local &&
+           is_alive(rendezvous_->directory(), entry.first);
+  });
+  if (!is_missed) rendezvous_->remove(id_);
   links_.clear();
   calls_.clear();
   transports_.clear();

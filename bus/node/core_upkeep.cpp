@@ -110,9 +110,8 @@ void core::bury(node_id dead) {
 }
 
 bool core::owes_farewells() const noexcept {
-  return std::any_of(links_.begin(), links_.end(), [](const auto& one) {
-    return one.second->open() && one.second->owes_farewells();
-  });
+  return std::any_of(links_.begin(), links_.end(),
+                     [](const auto& one) { return one.second->owes_farewells(); });
 }
 
 result<void> core::keep_schema(std::uint64_t hash, const std::string& schema) {

@@ -90,10 +90,9 @@ void peer_link::unwant(publication& source) {
   const auto at = attachments_.find(source.number);
   if (at == attachments_.end()) return;
   if (at->second.attached) {
-    wire::Detach farewell;
-    farewell.set_publisher(source.number);
-    farewell.set_last_sequence(source.head.sequence);
-    farewells_.push_back(std::move(farewell));
+    wire::Detach& words = farewells_.emplace_back().words;
+    words.set_publisher(source.number);
+    words.set_last_sequence(source.head.sequence);
   }
   drop_out(at->second);
   close_gates(at->second);
@@ -341,7 +340,9 @@ void peer_link::lose_box(std::error_code why) {
     one.owed = false;
     due_.push_back(number);
   }
-  farewells_.clear();
+  // Who is still there will be told again.
+  for (farewell& one : farewells_) one.sent = sample();
+  farewells_sent_ = 0;
   for (auto& [key, each] : promises_) each.is_due = true;
   reason_ = why.message();
   ways_[at_].verdict = (was_open_ ? "was open, then: " : "tried: ") + reason_;
@@ -370,6 +371,7 @@ void peer_link::try_next_way(std::int64_t now_ns) {
   if (box_) return;
   at_ = 0;
   doubt_ = true;
+  farewells_.clear();  // who cannot be reached at all is told nothing
   const unsigned doublings = std::min(failures_++, pause_doublings_max);
   resume_at_ns_ = now_ns + (pause_first_ns << doublings);
   if (reason_.empty()) reason_ = "no transport in common";
@@ -388,7 +390,7 @@ bool peer_link::step(std::int64_t now_ns) {
     // gives its turn to the next.
     resume_at_ns_ = had_opened ? now_ns + pause_first_ns : 0;
   }
-  const bool needed = !attachments_.empty() || introduction_ || !promises_.empty();
+  const bool needed = !useless();
   if (!box_ && needed && now_ns >= (resume_at_ns_ == INT64_MAX ? 0 : resume_at_ns_)) {
     try_next_way(now_ns);
   }
@@ -412,14 +414,32 @@ bool peer_link::send_owed() {
     if (!send_control(words, nullptr)) return false;
     introduction_.reset();
   }
-  while (!farewells_.empty()) {
+  hear_farewells();
+  return send_farewells() && send_attaches() && send_grants() && send_counts() && send_notices() &&
+         hear_confirmations() && farewells_.empty();
+}
+
+// Where the peer reads what a dead sender has left, it is heard as soon as it is sent.
+bool peer_link::send_farewells() {
+  const bool survives = via().about().survives_crash;
+  while (farewells_sent_ < farewells_.size()) {
+    farewell& next = farewells_[farewells_sent_];
     wire::Control words;
-    *words.mutable_detach() = farewells_.front();
-    if (!send_control(words, nullptr)) return false;
+    *words.mutable_detach() = next.words;
+    if (!send_control(words, &next.sent)) return false;
+    if (survives) {
+      farewells_.pop_front();
+    } else {
+      ++farewells_sent_;
+    }
+  }
+  return true;
+}
+
+void peer_link::hear_farewells() noexcept {
+  for (; farewells_sent_ > 0 && farewells_.front().sent.unique(); --farewells_sent_) {
     farewells_.pop_front();
   }
-  return send_attaches() && send_grants() && send_counts() && send_notices() &&
-         hear_confirmations();
 }
 
 bool peer_link::send_attaches() {
@@ -525,17 +545,11 @@ bool peer_link::send_control(const wire::Control& words, sample* keep) {
 }
 
 bool peer_link::restless() const noexcept {
-  if (!box_) return !attachments_.empty() || introduction_ != nullptr || !promises_.empty();
+  if (!box_) return !useless();
   return unsettled_work_ || box_->state() != link_state::open;
 }
 
 bool peer_link::arm() noexcept { return !box_ || box_->arm(); }
-
-bool peer_link::drained() noexcept {
-  if (!open()) return true;
-  if (!farewells_.empty()) return false;
-  return via().about().survives_crash || box_->unsettled() == 0;
-}
 
 bool peer_link::useless() const noexcept {
   return attachments_.empty() && farewells_.empty() && !introduction_ && promises_.empty();

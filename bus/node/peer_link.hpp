@@ -121,9 +121,9 @@ class peer_link {
   [[nodiscard]] std::int64_t wake_at_ns() const noexcept { return resume_at_ns_; }
   // Asks the outbox to ring our bell at its next change; false: it changed already.
   [[nodiscard]] bool arm() noexcept;
-  // Nothing is owed, and all that would die with us has been let go of by the peer.
-  [[nodiscard]] bool drained() noexcept;
-  // Whether the peer has not been told yet that a publisher is no more.
+  // Nobody there is told anything any more, or all has been heard.
+  [[nodiscard]] bool drained() const noexcept { return !open() || farewells_.empty(); }
+  // Whether the peer has not heard yet that a publisher is no more, and with it all that it sent.
   [[nodiscard]] bool owes_farewells() const noexcept { return !farewells_.empty(); }
   // True when nothing is wanted or owed any more, so that the link can go.
   [[nodiscard]] bool useless() const noexcept;
@@ -162,6 +162,10 @@ class peer_link {
     bool withheld = false;       // what is owed is of no use to anybody before the next grant
     std::map<std::uint32_t, own_gate> gates = {};  // by subscription
   };
+  struct farewell {
+    wire::Detach words;
+    sample sent = {};  // our reference to it, until the peer has let go of it
+  };
   struct promise {
     wire::Grant words;
     bool is_due = true;
@@ -191,6 +195,8 @@ class peer_link {
   void try_next_way(std::int64_t now_ns);
   bool send_control(const wire::Control& words, sample* keep);
   bool send_owed();
+  bool send_farewells();
+  void hear_farewells() noexcept;
   bool send_attaches();
   bool send_notices();
   bool hear_confirmations() noexcept;
@@ -214,7 +220,9 @@ class peer_link {
   std::deque<std::uint32_t> probing_;     // attached, and not yet known to be confirmed
   std::vector<std::uint32_t> owing_;      // a Notice is due
   std::vector<std::uint32_t> uncounted_;  // a Count is due, for subscriptions that block
-  std::deque<wire::Detach> farewells_;
+  // The first farewells_sent_ of them are on their way, and the peer lets go of them in this order.
+  std::deque<farewell> farewells_;
+  std::size_t farewells_sent_ = 0;
   std::uint64_t steps_ = 0;
   std::unique_ptr<wire::Introduce> introduction_;
   ledger_file* ledger_;
