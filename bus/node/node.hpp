@@ -22,8 +22,8 @@ class node {
  public:
   // Throws bus::error, whose text names what is wrong and what to do.
   explicit node(node_options options);
-  // Waits at most a second for peers that are behind. Requires: its publishers and subscribers are
-  // gone.
+  // Waits at most a second for peers that are behind, and another one where what they have not read
+  // would die with us. Requires: its publishers and subscribers are gone.
   ~node();
   node(node&&) noexcept;
   node& operator=(node&&) noexcept;

@@ -29,7 +29,7 @@ using namespace std::chrono_literals;
 
 // A party that may run and has not turned for so long is blocked by somebody.
 constexpr std::int64_t blocked_after_ns = 15'000'000'000;
-// How long one that goes home may take: it lingers up to a second for peers that are behind.
+// How long one that goes home may take: it lingers up to two seconds for peers that are behind.
 constexpr auto leaving_within = 15s;
 // What a finding's history shows.
 constexpr std::size_t deeds_shown = 24;

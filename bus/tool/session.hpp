@@ -23,7 +23,7 @@ class session {
  public:
   // `name` is how others see us. Throws bus::error.
   session(const std::string& name, const common_options& where);
-  // Lingers as a node does, up to a second, so that what was published is delivered.
+  // Lingers as a node does, up to two seconds, so that what was published is delivered.
   ~session();
   session(const session&) = delete;
   session& operator=(const session&) = delete;

@@ -126,7 +126,8 @@ void hub::expire() noexcept {
 }
 
 void hub::see_off(socket dealer, monitor watching) noexcept {
-  farewells_.push_back(std::make_unique<farewell>(*this, std::move(dealer), std::move(watching)));
+  auto made = std::make_unique<farewell>(*this, std::move(dealer), std::move(watching));
+  if (!made->is_over()) farewells_.push_back(std::move(made));
 }
 
 void hub::end_farewells() noexcept {
