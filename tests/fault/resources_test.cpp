@@ -238,7 +238,8 @@ TEST_CASE("case 39: wherever a mapping fails there is a named error or none, and
       }
       must(fault::open_descriptors() == before, "descriptors left: " + sentence);
       for (const std::string& name : fault::left_in(directory)) {
-        if (!name.starts_with("schemas/")) must(false, "left: " + name + ", " + sentence);
+        if (name.starts_with("schemas/")) continue;
+        must(false, std::string("left: ").append(name).append(", ").append(sentence));
       }
       parent.say(sentence.empty() ? 0 : 1);
     });
