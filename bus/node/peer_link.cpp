@@ -426,7 +426,7 @@ bool peer_link::send_farewells() {
     farewell& next = farewells_[farewells_sent_];
     wire::Control words;
     *words.mutable_detach() = next.words;
-    if (!send_control(words, &next.sent)) return false;
+    if (!send_control(words, survives ? nullptr : &next.sent)) return false;
     if (survives) {
       farewells_.pop_front();
     } else {

@@ -3,6 +3,7 @@
 #include "bus/base/check.hpp"
 #include "bus/base/clock.hpp"
 #include "transports/zmq/farewell.hpp"
+#include "transports/zmq/wire.hpp"
 
 #include <algorithm>
 #include <array>
@@ -28,6 +29,11 @@ hub::~hub() = default;
 
 std::uint64_t hub::bytes_max() const noexcept {
   return std::min(payload_bytes_max, setup_.link_bytes_max);
+}
+
+int hub::messages_max() const noexcept {
+  const std::uint64_t chunks = setup_.link_bytes_max / chunk_bytes_max;
+  return static_cast<int>(std::min<std::uint64_t>(2ULL * setup_.link_depth + chunks + 64, 1 << 20));
 }
 
 bus::result<void> hub::open() noexcept {

@@ -62,6 +62,8 @@ class hub {
   [[nodiscard]] const bus::transport_setup& setup() const noexcept { return setup_; }
   // The largest payload: one must fit among the bytes in flight.
   [[nodiscard]] std::uint64_t bytes_max() const noexcept;
+  // A sender that keeps the rules has no more messages under way than this.
+  [[nodiscard]] int messages_max() const noexcept;
   // Made on first use. Errors: the kernel's.
   [[nodiscard]] bus::result<const context*> zmq();
   // Made on first use; -1 if the kernel refuses.

@@ -66,6 +66,8 @@ class router_inbox final : public bus::inbox, public watcher {
 
  private:
   enum class phase : std::uint8_t { offered, waiting, admitted, ended };
+  // A line of ours that broke is dialled again after this, as long as we have a way into that node.
+  static constexpr std::int64_t redial_ns = 1'000'000'000;
 
   // Notes which of our lines was stirred.
   struct ear final : watcher {
