@@ -135,7 +135,9 @@ TEST_CASE("a transport that ends waits no longer than it says for a peer that do
   send_all(stage.all(), link(stage, sender, deaf), sender.make_many(1, many, large));
   const std::int64_t began_ns = bus::steady_ns();
   sender.die();
-  CHECK(bus::steady_ns() - began_ns >= farewell::goodbye_ns);
+  const std::int64_t took_ns = bus::steady_ns() - began_ns;
+  CHECK(took_ns >= farewell::goodbye_ns);
+  CHECK(took_ns < 3 * farewell::goodbye_ns);  // on the busiest machine
 }
 
 TEST_CASE("a receiver says bye when it has read a bye and all that came before it") {
@@ -165,9 +167,8 @@ TEST_CASE("a receiver says bye when it has read a bye and all that came before i
 }
 
 // libzmq's own assertion failed in its heartbeat (zeromq/libzmq issue 4364) where a socket was
-// closed that had something to send still, when the peer said something and then died. (Found by
-// `bus chaos
-// --transport zmq --seed 62141819`.)
+// closed that had something to send still, when the peer said something and then died.
+// (Found by `bus chaos --transport zmq --seed 62141819`.)
 TEST_CASE("a peer that speaks on a line that was let go of, and dies, takes nobody along") {
   world stage;
   party& sender = stage.add();
