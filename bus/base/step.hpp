@@ -68,6 +68,7 @@ inline constexpr std::array step_names = std::to_array<std::string_view>({
     "lane.take.value",      // a valid cell with its payload is read
     "lane.take.accept",     // a sample in a slot is handed over
     "lane.report.cells",    // cells that were read go home
+    "lane.tell.cells",      // the same while more is being read
     "lane.release.cell",    // the receiver forgets the sample
     "lane.release.bit",     // its credit is sent home
     "lane.release.look",    // the receiver looks whether the sender waits for room
@@ -96,6 +97,7 @@ inline constexpr std::array step_names = std::to_array<std::string_view>({
     "card.remove",             // the node's files go
     "node.publish.published",  // the ledger says: published
     "node.publish.offer",      // the links are offered it
+    "node.commit.published",   // the ledger says: published, of what stands in its reader's lane
 });
 
 // The place of a name in step_names. Made of literals only: an unknown one does not compile.

@@ -53,6 +53,15 @@ class outbox {
     return taken;
   }
 
+  // The place where the peer will read a message of so many bytes, to be written there and sent by
+  // commit(): it needs no memory that is lent. Null: this way has no such places, or none for such
+  // a message, or none is free now; then send() or give() may still take it. The place is void
+  // after any other call; who does not commit() has sent nothing.
+  [[nodiscard]] virtual std::byte* claim(std::uint64_t /*bytes*/) noexcept { return nullptr; }
+  // Sends what was written there, with its frame. Requires: claim(head.bytes) gave a place, and no
+  // other call since.
+  virtual void commit(const frame& /*head*/) noexcept {}
+
   [[nodiscard]] virtual link_state state() const noexcept = 0;
   // Why it is gone; a default error_code before that.
   [[nodiscard]] virtual std::error_code reason() const noexcept = 0;

@@ -59,7 +59,11 @@ class sample {
     return *this;
   }
   sample& operator=(sample&& other) noexcept {
-    sample(std::move(other)).swap(*this);
+    block* const given = std::exchange(other.block_, nullptr);  // first: it may be ourselves
+    const std::uint32_t part = other.part_;
+    drop();
+    block_ = given;
+    part_ = part;
     return *this;
   }
   ~sample() { drop(); }

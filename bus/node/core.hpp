@@ -154,6 +154,14 @@ class core {
   }
   // Offers a sample of so many messages, sealed with next_frame(), to every link, and counts it.
   published send(publication& source, sample&& sealed, std::uint32_t messages = 1) noexcept;
+  // A place for a message of so many bytes where its only reader will read it, to be written there
+  // and sent by commit(). Null: there is none, and the message wants memory that is lent.
+  [[nodiscard]] std::byte* claim(const publication& source, std::uint64_t bytes) const noexcept {
+    if (source.routes.size() != 1 || source.gated != 0) return nullptr;
+    return source.routes.front()->claim(bytes);
+  }
+  // Sends what was written there. Requires: claim(source, bytes) gave a place just now.
+  published commit(publication& source, std::uint64_t bytes, std::uint16_t flags) noexcept;
   // Counts messages that nobody listens to. Requires: source.routes.empty().
   published publish_to_nobody(publication& source, std::uint64_t bytes,
                               std::uint64_t messages = 1) noexcept;

@@ -40,6 +40,21 @@ published core::send(publication& source, sample&& sealed, std::uint32_t message
   return outcome;
 }
 
+published core::commit(publication& source, std::uint64_t bytes, std::uint16_t flags) noexcept {
+  frame head = next_frame(source, flags);
+  head.bytes = bytes;
+  ledger_row& row = *source.row;
+  source.head.sequence = head.sequence;
+  step("node.commit.published");
+  // Before anybody has it, as in send().
+  row.set(column::published, head.sequence);
+  source.routes.front()->commit(head);
+  row.add(column::offered, 1);
+  row.add(column::taken, 1);
+  row.add(column::sent_bytes, bytes);
+  return {.links = 1, .taken = 1, .messages = 1};
+}
+
 // As send(), for a publisher that meets subscriptions that block. Whoever has a place gets the
 // sample at once, whoever does not block too; the others miss it, and the outcome says so.
 published core::send_gated(publication& source, sample&& sealed, std::uint32_t messages) noexcept {

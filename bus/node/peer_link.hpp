@@ -79,6 +79,13 @@ class peer_link {
   bool give(publication& source, sample&& one) noexcept {
     return took(source, box_->give(std::move(one)));
   }
+  // The same for a message that nobody else wants, and that is written where the peer reads it; as
+  // outbox::claim and commit. Requires: attached.
+  [[nodiscard]] std::byte* claim(std::uint64_t bytes) noexcept { return box_->claim(bytes); }
+  void commit(const frame& head) noexcept {
+    box_->commit(head);
+    places_ -= places_ > 0 ? 1 : 0;
+  }
 
   // --- subscriptions that block
   // What they say to a sample.

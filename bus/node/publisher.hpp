@@ -336,6 +336,10 @@ class publisher : public publisher_base {
     return seal(std::move(*memory), whole, codec<T>::frame_flags | frame_flag::batch, count);
   }
   published publish_one(input one, std::uint64_t bytes) noexcept {
+    if (std::byte* const place = core_->claim(*source_, bytes)) {
+      codec<T>::encode(one, {place, static_cast<std::size_t>(bytes)});
+      return core_->commit(*source_, bytes, codec<T>::frame_flags);
+    }
     auto memory = core_->lend(*source_, bytes);
     if (!memory) return refused(memory.error());
     codec<T>::encode(one, memory->bytes().first(bytes));

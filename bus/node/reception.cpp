@@ -202,17 +202,21 @@ void reception::deliver(source& from, sample&& arrived, std::uint32_t messages,
   for (std::size_t i = 0; i < count; ++i) {
     const target& each = from.targets[i];
     if (!each.to) continue;
+    subscription& to = *each.to;  // kept in ended_ should it end now
     each.row->set(column::source_sequence, from.account.last());
     each.row->add(column::source_arrived, messages - stale);
-    subscription& to = *each.to;  // kept in ended_ should it end now
     to.row().add(column::expected, messages - stale);
     if (to.blocks() && !has_place(from, each)) {
       to.row().lose(cause_for(each.promised, loss::queue_full), messages - stale);
       continue;
     }
     try {
-      // NOLINTNEXTLINE(bugprone-use-after-move): moved by the last one alone.
-      to.accept(i + 1 == count ? std::move(arrived) : sample(arrived), messages, stale);
+      if (i + 1 == count) {
+        to.accept(std::move(arrived), messages, stale);
+      } else {
+        // NOLINTNEXTLINE(bugprone-use-after-move): moved by the last one alone.
+        to.accept(sample(arrived), messages, stale);
+      }
     } catch (...) {
       // A callback's exception is the user's: it comes out of the call that pumped the node.
       if (!trouble_) trouble_ = std::current_exception();

@@ -30,15 +30,6 @@ void subscription::make_room() {
 
 subscription::~subscription() { drop_oldest(count_); }
 
-void subscription::accept(sample&& arrived, std::uint32_t messages, std::uint32_t stale) {
-  row_.add(column::received_bytes, arrived.head().bytes);
-  if (callback_) {
-    call(std::move(arrived), messages, stale);
-  } else {
-    enqueue(std::move(arrived), messages, stale);
-  }
-}
-
 // settle() or spoil() is the callback's to call: it knows whether the bytes decoded.
 void subscription::call(sample&& arrived, std::uint32_t messages, std::uint32_t stale) {
   if ((arrived.head().flags & frame_flag::batch) == 0) {
@@ -60,7 +51,9 @@ void subscription::call(sample&& arrived, std::uint32_t messages, std::uint32_t 
   if (trouble) std::rethrow_exception(trouble);
 }
 
-void subscription::enqueue(sample&& arrived, std::uint32_t messages, std::uint32_t stale) {
+// There is no room for all of it, or it is a batch, or it may not stay where it came.
+void subscription::enqueue_specially(sample&& arrived, std::uint32_t messages,
+                                     std::uint32_t stale) {
   const std::size_t depth = ring_.size();
   std::size_t fresh = messages - stale;
   if (options_.when_full != drop::oldest) {
@@ -81,15 +74,7 @@ void subscription::enqueue(sample&& arrived, std::uint32_t messages, std::uint32
   }
   const bool is_batch = (arrived.head().flags & frame_flag::batch) != 0;
   if (is_batch) arrived.borrow(static_cast<std::uint32_t>(fresh));
-  place(runs_++) = {std::move(arrived), stale, is_batch ? messages : 0};
-  count_ += fresh;
-  row_.set(column::queued, count_);
-  if (on_arrival) on_arrival();
-}
-
-subscription::run& subscription::place(std::size_t after_first) noexcept {
-  const std::size_t at = first_ + after_first;
-  return ring_[at < ring_.size() ? at : at - ring_.size()];
+  append(std::move(arrived), fresh, stale, is_batch ? messages : 0);
 }
 
 // Lets go of so many messages, unread. Requires: so many wait.
@@ -103,33 +88,27 @@ void subscription::drop_oldest(std::size_t messages) noexcept {
       oldest.whole.repay(static_cast<std::uint32_t>(going));
       oldest.next += static_cast<std::uint32_t>(going);
     }
-    if (going == here) end_run();
+    if (going == here) {
+      oldest.whole = sample();
+      end_run();
+    }
     messages -= going;
   }
 }
 
-void subscription::end_run() noexcept {
-  ring_[first_].whole = sample();
-  if (++first_ == ring_.size()) first_ = 0;
-  --runs_;
-}
-
-sample subscription::take() noexcept {
-  run& oldest = ring_[first_];
-  row_.set(column::queued, --count_);
-  sample one;
-  if (oldest.end != 0) {
-    one = oldest.whole.part(oldest.next++);
-    if (oldest.next == oldest.end) end_run();
-  } else {
-    one = std::move(oldest.whole);
+sample subscription::take_part(run& oldest) noexcept {
+  sample one = oldest.whole.part(oldest.next++);
+  if (oldest.next == oldest.end) {
+    oldest.whole = sample();
     end_run();
   }
-  if (blocks() && (++left_ >= places_.worth() || count_ == 0)) {
-    left_ = 0;
-    if (on_room) on_room();
-  }
   return one;
+}
+
+void subscription::leave_place() noexcept {
+  if (++left_ < places_.worth() && count_ != 0) return;
+  left_ = 0;
+  if (on_room) on_room();
 }
 
 }  // namespace bus

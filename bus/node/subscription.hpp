@@ -42,7 +42,14 @@ class subscription {
   // are queued, handed to the callback, or dropped and counted. A batch that finds any room with
   // drop::newest is taken whole, so that nobody has to split it: a queue may be longer than its
   // depth by a batch.
-  void accept(sample&& arrived, std::uint32_t messages, std::uint32_t stale);
+  void accept(sample&& arrived, std::uint32_t messages, std::uint32_t stale) {
+    row_.add(column::received_bytes, arrived.head().bytes);
+    if (callback_) {
+      call(std::move(arrived), messages, stale);
+    } else {
+      enqueue(std::move(arrived), messages, stale);
+    }
+  }
   [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
   [[nodiscard]] std::size_t queued() const noexcept { return count_; }
   [[nodiscard]] std::size_t room() const noexcept {
@@ -56,7 +63,19 @@ class subscription {
   void make_room();
   // The oldest message waiting. Not yet counted as delivered: that is settle()'s or spoil()'s.
   // Requires: !empty().
-  [[nodiscard]] sample take() noexcept;
+  [[nodiscard]] sample take() noexcept {
+    run& oldest = ring_[first_];
+    row_.set(column::queued, --count_);
+    sample one;
+    if (oldest.end == 0) {
+      one = std::move(oldest.whole);
+      end_run();
+    } else {
+      one = take_part(oldest);
+    }
+    if (blocks()) leave_place();
+    return one;
+  }
   void settle() noexcept { row_.add(column::delivered, 1); }
   void spoil() noexcept { row_.lose(loss::decode_error, 1); }
 
@@ -79,11 +98,37 @@ class subscription {
     std::uint32_t next = 0;  // of the batch, the first message that still waits
     std::uint32_t end = 0;   // 0: not a batch
   };
-  void enqueue(sample&& arrived, std::uint32_t messages, std::uint32_t stale);
+  void enqueue(sample&& arrived, std::uint32_t messages, std::uint32_t stale) {
+    const bool is_usual = messages == 1 && count_ < ring_.size() && runs_ < spare_.each() &&
+                          (arrived.head().flags & frame_flag::batch) == 0;
+    if (is_usual) {
+      append(std::move(arrived), 1, stale, 0);
+    } else {
+      enqueue_specially(std::move(arrived), messages, stale);
+    }
+  }
+  void enqueue_specially(sample&& arrived, std::uint32_t messages, std::uint32_t stale);
+  void append(sample&& arrived, std::size_t fresh, std::uint32_t stale, std::uint32_t end) {
+    run& last = place(runs_++);
+    last.whole = std::move(arrived);
+    last.next = stale;
+    last.end = end;
+    row_.set(column::queued, count_ += fresh);
+    if (on_arrival) on_arrival();
+  }
   void call(sample&& arrived, std::uint32_t messages, std::uint32_t stale);
+  [[nodiscard]] sample take_part(run& oldest) noexcept;
+  void leave_place() noexcept;
   void drop_oldest(std::size_t messages) noexcept;
-  void end_run() noexcept;
-  [[nodiscard]] run& place(std::size_t after_first) noexcept;
+  // The first run has been taken out.
+  void end_run() noexcept {
+    if (++first_ == ring_.size()) first_ = 0;
+    --runs_;
+  }
+  [[nodiscard]] run& place(std::size_t after_first) noexcept {
+    const std::size_t at = first_ + after_first;
+    return ring_[at < ring_.size() ? at : at - ring_.size()];
+  }
 
   std::vector<run> ring_;  // each is at least one message, so `depth` of them are enough
   std::size_t first_ = 0;

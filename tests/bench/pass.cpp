@@ -4,7 +4,7 @@
 // (tests/stress/quiet_test.cpp counts them).
 //
 //   take        publish one, take one            loan   the same, filled in place
-//   batch       publish 256, then take them      bytes  as take, by size
+//   batch       publish 64, then take them      bytes  as take, by size
 //   protobuf    publish and take a message of 64 KiB: one string of bytes, or 6,500 numbers
 //   alone       the same, encoded and decoded without a bus: what protobuf itself costs
 //   to          publish 32 to so many subscribers; what they do with them is not counted
@@ -83,7 +83,7 @@ void pass_loan(benchmark::State& state) {
 
 void pass_batch(benchmark::State& state) {
   pair_of_nodes<small> two;
-  constexpr int batch = 256;
+  constexpr int batch = 64;
   const small message{};
   for (auto each : state) {
     static_cast<void>(each);

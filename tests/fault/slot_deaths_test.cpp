@@ -216,6 +216,17 @@ TEST_CASE("case 3: a message that was not made valid before its publisher died i
   CHECK(left.published == 2);
   CHECK(left.delivered == 2);
   CHECK(left.cut == 2);
+  // What is written where its only reader reads it is nothing before the ledger says so.
+  const aftermath unsaid = publish_to_sleepers("node.commit.published:2", 1);
+  CHECK(unsaid.is_settled);
+  CHECK(unsaid.published == 1);
+  CHECK(unsaid.delivered == 1);
+  CHECK(unsaid.cut == 0);
+  const aftermath said = publish_to_sleepers("lane.cell.mark:2", 1);
+  CHECK(said.is_settled);
+  CHECK(said.published == 2);
+  CHECK(said.delivered == 1);
+  CHECK(said.cut == 1);
 }
 
 TEST_CASE("case 4: a publisher killed before it wakes the sleeper has its message delivered") {

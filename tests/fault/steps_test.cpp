@@ -19,6 +19,8 @@ namespace {
 
 constexpr std::uint64_t healthy_key = 1;
 constexpr std::uint64_t victim_key = 2;
+// Of what one subscriber only hears.
+constexpr std::uint64_t alone_key = 3;
 // In place of a number of messages: what a survivor knows of the victims is asked for.
 constexpr std::uint64_t report = UINT64_MAX;
 
@@ -66,6 +68,11 @@ void survive(const std::string& directory, fault::channel& parent, woken_by rung
   constexpr bus::subscription_options deep{.depth = 4096, .when_full = bus::drop::newest};
   auto healthy = node.subscribe<crew::numbered>("healthy/numbers", deep);
   auto victims = node.subscribe<crew::numbered>("victim/numbers", deep);
+  // What has one reader only goes another way.
+  std::optional<bus::subscriber<crew::numbered>> alone;
+  if (rung == woken_by::semaphore) {
+    alone.emplace(node.subscribe<crew::numbered>("victim/alone", deep));
+  }
   std::uint64_t last = 0;
   const auto turn = [&] {
     auto got = rung == woken_by::semaphore ? healthy.take(2ms) : healthy.try_take();
@@ -77,6 +84,12 @@ void survive(const std::string& directory, fault::channel& parent, woken_by rung
       static_cast<void>(crew::check(**one, victim_key, 0));
     }
     crew::must(victims.accounts().balanced(), "a victim's books do not balance");
+    if (alone) {
+      while (const auto one = alone->try_take()) {
+        static_cast<void>(crew::check(**one, alone_key, 0));
+      }
+      crew::must(alone->accounts().balanced(), "the books of who is heard alone do not balance");
+    }
     if (loop) loop->run_for(2ms);
   };
   crew::must(healthy.wait_matched(1, crew::patience), "no healthy publisher");
@@ -136,10 +149,13 @@ void publish_and_die(const std::string& directory, fault::channel& parent) {
     bus::node node = make_node(directory, "victim", 64);
     parent.say(node.id().value);
     auto numbers = node.advertise<crew::numbered>("victim/numbers");
+    auto alone = node.advertise<crew::numbered>("victim/alone");
     crew::must(numbers.wait_matched(3, crew::patience), "three were to listen");
+    crew::must(alone.wait_matched(1, crew::patience), "one was to listen");
     parent.say(0);
     const auto publish = [&] {
       static_cast<void>(numbers.publish(crew::make(numbers.sequence() + 1, victim_key)));
+      static_cast<void>(alone.publish(crew::make(alone.sequence() + 1, alone_key)));
     };
     // Slowly, so that each listener sleeps in between; then more than there is room for.
     for (int i = 0; i < 5; ++i) {

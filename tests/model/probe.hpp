@@ -55,7 +55,7 @@ struct probe {
     out.next_ = ((1ULL << 32U) - 2) << out.depth_log2_;
     in.entries_read_ = in.fetched_ = out.next_;
     out.cells_sent_ = out.cells_home_ = number_mask + 1 - 2 * (out.cell_mask_ + 1);
-    in.cells_read_ = in.cells_reported_ = out.cells_sent_;
+    in.cells_read_ = in.cells_reported_ = in.cells_told_ = out.cells_sent_;
     in.answers_head_->cells_read.store(out.cells_sent_, std::memory_order_relaxed);
     // As if all before had been sent and read.
     for (std::uint64_t n = out.next_; n != out.next_ + in.depth_; ++n) erase_entry(out, n);
@@ -156,6 +156,7 @@ struct probe {
       auto& one = in.values_[index];
       if (!in.is_home(index)) continue;
       std::memset(static_cast<void*>(&one), 0, sizeof one);
+      in.prepare(one);
     }
     for (std::uint64_t n = in.entries_read_; n != in.entries_read_ + in.depth_; ++n) {
       const bool is_begun = now.is_written && now.is_pushed_now && n + 1 == from.next_;
@@ -181,6 +182,7 @@ struct probe {
     const std::uint64_t home = std::exchange(out.cells_home_, 0);
     out.cells_sent_ -= home;
     in.cells_read_ -= std::exchange(in.cells_reported_, 0);
+    in.cells_told_ = 0;
     // What a dead receiver has still reported, its sender may still find.
     if (now.is_written) in.answers_head_->cells_read.fetch_sub(home, std::memory_order_relaxed);
     for (std::uint64_t n = 0; n != in.depth_; ++n) erase_entry(out, n);
@@ -211,8 +213,9 @@ struct probe {
     std::memset(static_cast<void*>(of.held_.data()), 0, of.held_.size() * sizeof(bus::sample));
   }
   static void bury(lane_in& of) {
-    of.entries_read_ = of.cells_read_ = of.cells_reported_ = 0;
-    of.starved_ = false;
+    of.entries_read_ = of.cells_read_ = of.cells_reported_ = of.cells_told_ = 0;
+    of.starved_ = of.idle_ = false;
+    of.expected_ = nullptr;
     of.slots_accepted_ = 0;
     of.remaining_.store(0, std::memory_order_relaxed);
     std::memset(static_cast<void*>(of.slots_), 0, of.depth_ * sizeof(lane_in::slot_cell));
@@ -277,9 +280,12 @@ struct probe {
   // difference is asked for.
   static void tidy_hints(lane_in& in) noexcept {
     in.fetched_ = 0;
-    in.value_hint_ = in.values_used_ = 0;
+    in.value_hint_ = 0;
+    in.values_used_ = in.depth_;  // tidy() prepares all of them
     in.referred_ = in.referred_before_ = in.lane_.at();
+    // Whether it is a dialogue: each poll takes one message here anyhow.
     in.expected_ = nullptr;
+    in.idle_ = false;
     in.remaining_.fetch_add(std::exchange(in.slots_accepted_, 0), std::memory_order_relaxed);
   }
 };

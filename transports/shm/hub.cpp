@@ -272,6 +272,19 @@ bus::result<std::size_t> hub::give(outgoing& link, bus::sample&& one) noexcept {
   return std::size_t{1};
 }
 
+std::byte* hub::claim(outgoing& link, std::uint64_t bytes) noexcept {
+  if (bytes > cell_layout::payload_bytes_max || link.state != link_state::open) return nullptr;
+  return has_cell(link) ? link.lane.claim() : nullptr;
+}
+
+void hub::commit(outgoing& link, const bus::frame& head) noexcept {
+  link.lane.ask(false);
+  link.lane.push_claimed(head);
+  ++link.figures.taken;
+  link.figures.bytes += head.bytes;
+  conclude(link);
+}
+
 // Something was published: wakes the peer if it sleeps, and only then takes back what it has let go
 // of, so that nobody waits for that: the next loan will find it at home.
 void hub::conclude(outgoing& link) noexcept {
@@ -319,6 +332,7 @@ std::size_t hub::poll(std::size_t budget, bus::sink& into) noexcept {
 
 bool hub::arm() noexcept {
   return std::all_of(incoming_.begin(), incoming_.end(), [](const auto& link) {
+    link->lane->report();
     return link->lane->empty() && !(link->ended && link->lane->drained());
   });
 }

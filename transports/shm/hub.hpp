@@ -56,6 +56,8 @@ class hub final : public bus::inbox {
   [[nodiscard]] bus::result<std::size_t> send(outgoing& link,
                                               std::span<const bus::sample> batch) noexcept;
   [[nodiscard]] bus::result<std::size_t> give(outgoing& link, bus::sample&& one) noexcept;
+  [[nodiscard]] std::byte* claim(outgoing& link, std::uint64_t bytes) noexcept;
+  void commit(outgoing& link, const bus::frame& head) noexcept;
   [[nodiscard]] bool arm(outgoing& link) noexcept;
   [[nodiscard]] std::size_t unsettled(outgoing& link) noexcept;
   // The outbox is no more; the link goes on until the peer has let go.

@@ -210,21 +210,28 @@ std::size_t lane_in::hand_over(slot_cell& one, std::uint64_t offset, bus::sink& 
   return messages;
 }
 
-bool lane_in::is_home(std::uint32_t index) const noexcept {
+inline bool lane_in::is_home(std::uint32_t index) const noexcept {
   // Pairs with: release_value: the last owner's reads come before.
   return values_[index].where.load(std::memory_order_acquire) == stage::home;
 }
 
-lane_in::value_cell* lane_in::use(std::uint32_t index) noexcept {
+inline lane_in::value_cell* lane_in::use(std::uint32_t index) noexcept {
+  value_cell& one = values_[index];
+  if (index >= values_used_) {
+    prepare(one);
+    values_used_ = index + 1;
+  }
   value_hint_ = index + 1 == depth_ ? 0 : index + 1;
-  values_used_ = std::max(values_used_, index + 1);
-  starved_ = false;
-  return &values_[index];
+  return &one;
 }
 
-// A place for the next message by value: the first one if it is home, since it is in the cache.
-lane_in::value_cell* lane_in::find_home() noexcept {
-  if (is_home(0)) return use(0);
+// A place for the next message by value; poll() begins at the first one if that is home, since it
+// is in the cache.
+inline lane_in::value_cell* lane_in::find_home() noexcept {
+  return is_home(value_hint_) ? use(value_hint_) : search_home();
+}
+
+lane_in::value_cell* lane_in::search_home() noexcept {
   for (std::uint32_t tried = 0, at = value_hint_; tried < depth_; ++tried) {
     if (is_home(at)) return use(at);
     at = at + 1 == depth_ ? 0 : at + 1;
@@ -240,7 +247,7 @@ lane_in::value_cell* lane_in::find_home() noexcept {
 }
 
 // The frame of the cell to be read next. Its node and version are ours to say.
-bus::frame lane_in::frame_of(const cell_layout& from, std::uint64_t bytes) const noexcept {
+inline bus::frame lane_in::frame_of(const cell_layout& from, std::uint64_t bytes) const noexcept {
   return {.version = bus::frame::current_version,
           .flags = from.flags,
           .publisher = from.publisher,
@@ -268,18 +275,15 @@ std::size_t lane_in::take_reference(bus::sink& into) noexcept {
 }
 
 // How many messages: 1, or 0 when a rule is broken.
-std::size_t lane_in::take_value(value_cell& one, std::uint16_t bytes, bus::sink& into) noexcept {
+inline std::size_t lane_in::take_value(value_cell& one, std::uint16_t bytes,
+                                       bus::sink& into) noexcept {
   const cell_layout& from = cells_[cells_read_ & cell_mask_];
   bus::step("lane.take.value");
   // All at once, whatever the size: cheaper than to ask.
   std::memcpy(one.payload_copy, from.payload, sizeof one.payload_copy);
   one.copy = frame_of(from, bytes);
   if (!bus::check(one.copy, sizeof one.payload_copy)) return 0;
-  one.tag = by_value;
-  one.home = this;
-  one.head = &one.copy;
-  one.payload = one.payload_copy;
-  one.capacity = one.copy.bytes;
+  one.capacity = bytes;
   // Relaxed, both: as in hand_over.
   one.references.store(1, std::memory_order_relaxed);
   one.where.store(stage::out, std::memory_order_relaxed);
@@ -289,7 +293,7 @@ std::size_t lane_in::take_value(value_cell& one, std::uint16_t bytes, bus::sink&
 }
 
 // The cell to be read next. Empty: there is no place for it now.
-std::optional<std::size_t> lane_in::take_cell(bus::sink& into) noexcept {
+inline std::optional<std::size_t> lane_in::take_cell(bus::sink& into) noexcept {
   const std::uint16_t bytes = cells_[cells_read_ & cell_mask_].bytes;
   if (bytes == cell_layout::by_reference) return take_reference(into);
   value_cell* const one = find_home();
@@ -298,6 +302,9 @@ std::optional<std::size_t> lane_in::take_cell(bus::sink& into) noexcept {
 }
 
 std::size_t lane_in::poll(std::size_t budget, bus::sink& into) noexcept {
+  const bool in_dialogue = expected_ != nullptr;
+  if (is_home(0)) value_hint_ = 0;
+  starved_ = false;
   std::size_t taken = 0;
   while (taken < budget && !broken_) {
     const arrival next = look();
@@ -312,16 +319,35 @@ std::size_t lane_in::poll(std::size_t budget, bus::sink& into) noexcept {
     if (!messages) break;
     broken_ = *messages == 0;
     taken += *messages;
+    // Nothing more will come before we have answered: the next look would wait for a line that the
+    // sender has, and the answer with it.
+    if (in_dialogue) break;
+    if (cells_read_ - cells_told_ >= tell_after) tell();
   }
-  // What came alone may have been half of a dialogue.
-  if (taken > 0) expected_ = taken == 1 ? referred_before_ : nullptr;
-  if (cells_read_ != cells_reported_) report();
+  if (taken == 0) {
+    idle_ = true;
+    report();
+    return 0;
+  }
+  // What came alone, after we had looked in vain, may be half of a dialogue.
+  expected_ = taken == 1 && idle_ ? referred_before_ : nullptr;
+  idle_ = false;
+  // The cell of a question is given back after the answer.
+  if (!expected_ || cell_mask_ + 1 < cells_max) report();
   return taken;
 }
 
-// Gives back the cells that were read.
+// Gives back the cells that were read. In a long poll the sender is to find some meanwhile.
+void lane_in::tell() noexcept {
+  cells_told_ = cells_read_;
+  bus::step("lane.tell.cells");
+  // Release, as in report(), which comes later and looks whether the sender waits.
+  answers_head_->cells_read.store(cells_read_, std::memory_order_release);
+}
+
 void lane_in::report() noexcept {
-  cells_reported_ = cells_read_;
+  if (cells_read_ == cells_reported_) return;
+  cells_reported_ = cells_told_ = cells_read_;
   bus::step("lane.report.cells");
   // Pairs with: lane_out::look_at_cells. And seq_cst with lane_out::ask, as in take_back.
   answers_head_->cells_read.store(cells_read_, std::memory_order_seq_cst);

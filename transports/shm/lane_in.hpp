@@ -78,6 +78,8 @@ class lane_in final : public bus::lender {
   // Hands over at most `budget` messages, and the rest of a batch; returns how many. No system
   // call, unless the arena has grown.
   std::size_t poll(std::size_t budget, bus::sink& into) noexcept;
+  // Gives back the cells that were read, if that was put off.
+  void report() noexcept;
   // Nothing to read. After bell::arm_*, this is the last look before the sleep.
   [[nodiscard]] bool empty() const noexcept;
   // Nothing will ever be read any more, if the sender sends nothing more.
@@ -112,6 +114,8 @@ class lane_in final : public bus::lender {
   static_assert(sizeof(slot_cell) + sizeof(value_cell) == private_bytes);
   static constexpr std::uint32_t by_value = UINT32_MAX;  // as a block's tag
   static constexpr std::uint64_t prefetch_ahead = 4;
+  // A guess: a quarter of the cells, so that a sender need not stop, and its line moves seldom.
+  static constexpr std::uint64_t tell_after = cells_max / 4;
   // What is next in the lane.
   enum class arrival : std::uint8_t { none, entry, cell, broken };
   // Arena, answers, socket, process; and the bell's event and thread, or the socket once more.
@@ -136,8 +140,16 @@ class lane_in final : public bus::lender {
                                       bus::sink& into) noexcept;
   [[nodiscard]] bool is_home(std::uint32_t index) const noexcept;
   [[nodiscard]] value_cell* find_home() noexcept;
-  value_cell* use(std::uint32_t index) noexcept;
-  void report() noexcept;
+  [[nodiscard]] value_cell* search_home() noexcept;
+  [[nodiscard]] value_cell* use(std::uint32_t index) noexcept;
+  // What is the same for each message that lies there.
+  void prepare(value_cell& one) noexcept {
+    one.tag = by_value;
+    one.home = this;
+    one.head = &one.copy;
+    one.payload = one.payload_copy;
+  }
+  void tell() noexcept;
   void release_value(value_cell& home) noexcept;
   void ring_sender_if_asked() noexcept;
   void leave() noexcept;
@@ -150,8 +162,8 @@ class lane_in final : public bus::lender {
   const cell_layout* cells_ = nullptr;
   const std::byte* payloads_ = nullptr;
   // Payloads that cells referred to, the last and the one before; and where the next one may be, in
-  // a dialogue, which is only a hint for the cache: a sender takes the slot of the last but one,
-  // since the last is still with us.
+  // a dialogue (null: there is none), which is only a hint for the cache: a sender takes the slot
+  // of the last but one, since the last is still with us.
   const std::byte* referred_ = nullptr;
   const std::byte* referred_before_ = nullptr;
   const std::byte* expected_ = nullptr;
@@ -162,15 +174,17 @@ class lane_in final : public bus::lender {
   std::uint64_t known_bytes_ = 0;  // of the arena, proved by the kernel
   std::uint64_t entries_read_ = 0;
   std::uint64_t cells_read_ = 0;
-  std::uint64_t cells_reported_ = 0;
-  std::uint64_t fetched_ = 0;  // entries looked at ahead
+  std::uint64_t cells_reported_ = 0;  // and the sender rung, if it asked
+  std::uint64_t cells_told_ = 0;      // the sender can know, if it looks
+  std::uint64_t fetched_ = 0;         // entries looked at ahead
   std::uint32_t depth_ = 0;
   std::uint32_t depth_log2_ = 0;
   std::uint32_t cell_mask_ = 0;
   std::uint32_t value_hint_ = 0;   // which of values_ may be at home
-  std::uint32_t values_used_ = 0;  // those before were out at some time
+  std::uint32_t values_used_ = 0;  // those before are prepared, and were out at some time
   bool broken_ = false;
   bool starved_ = false;  // all of values_ are wanted
+  bool idle_ = false;     // the last poll() found nothing
 
   bus::fd arena_file_;
   bus::fd answers_file_;

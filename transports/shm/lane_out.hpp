@@ -62,7 +62,12 @@ class lane_out {
   // The same with its frame beside the entry, so that the reader need not look for it in the arena.
   // Requires: has_credit(), has_cell().
   void push_by_reference(bus::sample&& given, std::uint64_t offset) noexcept;
-  // Sends a message by value; the sample is the caller's still. Requires: has_cell().
+  // Where the next message by value will lie, for payload_bytes_max bytes; nobody sees it before
+  // push_claimed(), and any other push makes it void. Requires: has_cell().
+  [[nodiscard]] std::byte* claim() noexcept;
+  // Sends what was written there. Requires: claim(), and no push since.
+  void push_claimed(const bus::frame& head) noexcept;
+  // Both, for a sample that is the caller's still. Requires: has_cell().
   void push_by_value(const bus::sample& given) noexcept;
   // Takes back what the peer let go of; returns how many samples and cells. Requires:
   // arena::returning, if the arena's slots shall come home cheaply.
@@ -84,8 +89,8 @@ class lane_out {
   static constexpr std::uint64_t cells_ahead = 3;
 
   std::uint32_t lend_credit(bus::sample&& given) noexcept;
-  cell_layout& begin_cell(const bus::frame& head) noexcept;
-  void end_cell(cell_layout& one) noexcept;
+  cell_layout& begin_cell() noexcept;
+  void end_cell(cell_layout& one, const bus::frame& head) noexcept;
   void keep_copy(std::uint32_t credit, bus::sample&& copied) noexcept;
   void let_go(std::uint32_t credit) noexcept;
   // How many more cells the peer has read.
@@ -150,15 +155,18 @@ inline void lane_out::push(bus::sample&& given, bus::sample&& copied,
   one.mark.store(make_mark(lap, credit), std::memory_order_release);
 }
 
-// Field by field, as in loan::commit and for its reason.
-inline cell_layout& lane_out::begin_cell(const bus::frame& head) noexcept {
-  cell_layout& one = cells_[cells_sent_ & cell_mask_];
+inline cell_layout& lane_out::begin_cell() noexcept {
   // The reader has the lines of the cells to come. Asked for so early, they are here when they are
   // written to, and no store waits for them.
   const cell_layout& soon = cells_[(cells_sent_ + cells_ahead) & cell_mask_];
   __builtin_prefetch(&soon, 1);
   __builtin_prefetch(soon.payload + sizeof(std::uint64_t), 1);
   bus::step("lane.cell.fill");
+  return cells_[cells_sent_ & cell_mask_];
+}
+
+// Field by field, as in loan::commit and for its reason.
+inline void lane_out::end_cell(cell_layout& one, const bus::frame& head) noexcept {
   one.flags = head.flags;
   one.publisher = head.publisher;
   one.topic_hash = head.topic_hash;
@@ -166,31 +174,36 @@ inline cell_layout& lane_out::begin_cell(const bus::frame& head) noexcept {
   one.sequence = head.sequence;
   one.sent_ns = head.sent_ns;
   one.correlation = head.correlation;
-  return one;
-}
-
-inline void lane_out::end_cell(cell_layout& one) noexcept {
   bus::step("lane.cell.mark");
   // Pairs with: lane_in::look, acquire of mark. Publishes all of the cell, and what it refers to.
   one.mark.store(join(++cells_sent_, next_), std::memory_order_release);
 }
 
+inline std::byte* lane_out::claim() noexcept { return begin_cell().payload; }
+
+inline void lane_out::push_claimed(const bus::frame& head) noexcept {
+  cell_layout& one = cells_[cells_sent_ & cell_mask_];
+  one.bytes = static_cast<std::uint16_t>(head.bytes);
+  end_cell(one, head);
+}
+
 inline void lane_out::push_by_value(const bus::sample& given) noexcept {
   const auto payload = given.payload();
-  cell_layout& one = begin_cell(given.head());
-  one.bytes = static_cast<std::uint16_t>(payload.size());
-  if (!payload.empty()) std::memcpy(one.payload, payload.data(), payload.size());
-  end_cell(one);
+  std::byte* const at = claim();
+  if (!payload.empty()) std::memcpy(at, payload.data(), payload.size());
+  push_claimed(given.head());
 }
 
 inline void lane_out::push_by_reference(bus::sample&& given, std::uint64_t offset) noexcept {
-  cell_layout& one = begin_cell(given.head());
+  cell_layout& one = begin_cell();
   one.bytes = cell_layout::by_reference;
+  const bus::frame& head = given.head();
   new (one.payload) reference_layout{.offset = offset,
-                                     .bytes = given.head().bytes,
+                                     .bytes = head.bytes,
                                      .credit = lend_credit(std::move(given)),
                                      .reserved = 0};
-  end_cell(one);
+  // The sample is held by its credit, and its frame with it.
+  end_cell(one, head);
 }
 
 inline std::size_t lane_out::look_at_cells() noexcept {

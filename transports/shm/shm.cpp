@@ -50,6 +50,8 @@ class shm_outbox final : public bus::outbox {
   bus::result<std::size_t> give(bus::sample&& one) noexcept override {
     return home_->give(*link_, std::move(one));
   }
+  std::byte* claim(std::uint64_t bytes) noexcept override { return home_->claim(*link_, bytes); }
+  void commit(const bus::frame& head) noexcept override { home_->commit(*link_, head); }
   bus::link_state state() const noexcept override { return link_->state; }
   std::error_code reason() const noexcept override { return link_->reason; }
   bool arm() noexcept override { return home_->arm(*link_); }
