@@ -18,11 +18,6 @@ namespace bus::tool {
   return static_cast<double>(sorted_ns[index]) / 1000.0;
 }
 
-[[nodiscard]] inline double middle_us(std::vector<std::int64_t> trips_ns) {
-  std::sort(trips_ns.begin(), trips_ns.end());
-  return quantile_us(trips_ns, 0.5);
-}
-
 [[nodiscard]] inline double median(std::vector<double> values) {
   if (values.empty()) return 0;
   std::sort(values.begin(), values.end());
@@ -35,7 +30,8 @@ struct figures {
   std::vector<double> p99_us;
   std::vector<double> p999_us;
   std::vector<double> per_second;
-  std::vector<double> limit;  // us for a trip, messages per second for a rate
+  std::vector<double> limit;          // us for a trip, messages per second for a rate
+  std::vector<double> limit_p999_us;  // of trips only
   std::uint64_t count = 0;
   std::uint64_t lost = 0;
 
