@@ -425,6 +425,10 @@ bool core::drive(deadline until, std::size_t budget, Done&& done) {
     } else if (now >= spin_until_ns) {
       sleep(until);
       spin_until_ns = 0;
+    } else {
+      // An answer would have come by now. Others may be waiting for this core, and with them, who
+      // waits for them to send to us.
+      ::sched_yield();
     }
   }
 }

@@ -88,11 +88,11 @@ class subscriber_base {
 
   // How many samples one turn may take: all that is there, since what waits in a link delays every
   // other subscription of the node. If there is no other, what the newest would be dropped for
-  // waits where the sender can see it; and few are taken at once, so that they are still in the
-  // first-level cache when they are read, and the sender gets its places back meanwhile.
+  // waits where the sender can see it; and few are taken at once, so that they are still in a near
+  // cache when they are read, and the sender gets its places back meanwhile.
   [[nodiscard]] std::size_t budget() const noexcept {
     constexpr std::size_t turn = 4096;
-    constexpr std::size_t few = 64;
+    constexpr std::size_t few = 256;
     const bool leaves_some =
         subscription_->when_full() == drop::newest && core_->is_alone(*subscription_);
     return leaves_some ? std::clamp<std::size_t>(subscription_->room(), 1, few) : turn;
