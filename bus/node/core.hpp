@@ -35,7 +35,6 @@
 #include <utility>
 #include <vector>
 
-#include <sched.h>
 #include <unistd.h>
 
 namespace bus {
@@ -412,23 +411,22 @@ bool core::drive(deadline until, std::size_t budget, Done&& done) {
     }
     __builtin_ia32_pause();
     // The clock costs as much as a cache miss: look at it every sixteenth idle turn.
-    if (++idle_turns % 16 != 0) continue;
+    if (++idle_turns % 16 != 0 && !tide_.shares_core()) continue;
     if (until.passed()) return false;
     if (options_.waiting == wait_policy::spin) {
       // Nothing for long: whoever should send may be waiting for our core.
-      if (idle_turns % idle_turns_before_yield == 0) ::sched_yield();
+      if (idle_turns % idle_turns_before_yield == 0 || tide_.shares_core()) tide_.give_way();
       continue;
     }
     const std::int64_t now = steady_ns();
-    if (spin_until_ns == 0) {
-      spin_until_ns = now + options_.spin.count();
-    } else if (now >= spin_until_ns) {
+    if (spin_until_ns == 0) spin_until_ns = now + options_.spin.count();
+    if (now >= spin_until_ns) {
       sleep(until);
       spin_until_ns = 0;
-    } else {
+    } else if (idle_turns > 16 || tide_.shares_core()) {
       // An answer would have come by now. Others may be waiting for this core, and with them, who
       // waits for them to send to us.
-      ::sched_yield();
+      tide_.give_way();
     }
   }
 }
