@@ -2,7 +2,12 @@
 // sender and receiver share fly to and fro; who leaves the sender alone for a moment finds a batch.
 // And who falls asleep in a stream makes the sender pay for a wakeup: giving way once before it
 // lets a sender that waits for this core go on. Neither is for a peer that waits for our answer.
+//
+// Who gives way finds out whether it shares its core. Then to spin is to keep others from what they
+// are waited for, most often by us, and giving way at once is the faster way to wait.
 #pragma once
+
+#include "bus/base/clock.hpp"
 
 #include <algorithm>
 #include <cstddef>
