@@ -212,9 +212,9 @@ void reception::deliver(source& from, sample&& arrived, std::uint32_t messages,
     }
     try {
       if (i + 1 == count) {
+        // NOLINTNEXTLINE(bugprone-use-after-move): moved by the last one alone.
         to.accept(std::move(arrived), messages, stale);
       } else {
-        // NOLINTNEXTLINE(bugprone-use-after-move): moved by the last one alone.
         to.accept(sample(arrived), messages, stale);
       }
     } catch (...) {
