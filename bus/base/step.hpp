@@ -97,7 +97,6 @@ inline constexpr std::array step_names = std::to_array<std::string_view>({
     "card.remove",             // the node's files go
     "node.publish.published",  // the ledger says: published
     "node.publish.offer",      // the links are offered it
-    "node.commit.published",   // the ledger says: published, of what stands in its reader's lane
 });
 
 // The place of a name in step_names. Made of literals only: an unknown one does not compile.

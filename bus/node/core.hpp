@@ -381,6 +381,9 @@ class core {
 // About 100 us: much longer than an answer takes from another core, and far less than the
 // scheduler's time slice, which is what a sender without a core would wait for otherwise.
 inline constexpr unsigned idle_turns_before_yield = 2048;
+// Some microseconds, in which an answer comes; who sleeps afterwards gives way from then on, to
+// others on this core, and with them to those who wait for them to send to us.
+inline constexpr unsigned idle_turns_before_look = 16;
 // While there is no pause, the clock is looked at after so many messages, a turn counting as four
 // of them at least: under a nanosecond each, and a flood keeps nobody longer than it said.
 inline constexpr std::size_t messages_before_look = 64;
@@ -410,12 +413,12 @@ bool core::drive(deadline until, std::size_t budget, Done&& done) {
       continue;
     }
     __builtin_ia32_pause();
-    // The clock costs as much as a cache miss: look at it every sixteenth idle turn.
-    if (++idle_turns % 16 != 0 && !tide_.shares_core()) continue;
+    // The clock costs as much as a cache miss: look at it now and then, unless we are in the way.
+    const bool in_the_way = tide_.shares_core();
+    if (++idle_turns % idle_turns_before_look != 0 && !in_the_way) continue;
     if (until.passed()) return false;
     if (options_.waiting == wait_policy::spin) {
-      // Nothing for long: whoever should send may be waiting for our core.
-      if (idle_turns % idle_turns_before_yield == 0 || tide_.shares_core()) tide_.give_way();
+      if (idle_turns % idle_turns_before_yield == 0 || in_the_way) tide_.give_way();
       continue;
     }
     const std::int64_t now = steady_ns();
@@ -423,9 +426,7 @@ bool core::drive(deadline until, std::size_t budget, Done&& done) {
     if (now >= spin_until_ns) {
       sleep(until);
       spin_until_ns = 0;
-    } else if (idle_turns > 16 || tide_.shares_core()) {
-      // An answer would have come by now. Others may be waiting for this core, and with them, who
-      // waits for them to send to us.
+    } else if (idle_turns > idle_turns_before_look || in_the_way) {
       tide_.give_way();
     }
   }

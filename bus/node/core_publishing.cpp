@@ -5,10 +5,21 @@
 #include <algorithm>
 
 namespace bus {
+namespace {
+
+// Says in the ledger what is published, before anybody has it: if we are killed in between, our
+// last word covers all that we gave away.
+void announce(publication& source, std::uint64_t last) noexcept {
+  source.head.sequence = last;
+  step("node.publish.published");
+  source.row->set(column::published, last);
+}
+
+}  // namespace
 
 published core::publish_to_nobody(publication& source, std::uint64_t bytes,
                                   std::uint64_t messages) noexcept {
-  source.row->set(column::published, source.head.sequence += messages);
+  announce(source, source.head.sequence + messages);
   source.row->add(column::sent_bytes, bytes);
   return {.messages = messages};
 }
@@ -16,11 +27,8 @@ published core::publish_to_nobody(publication& source, std::uint64_t bytes,
 published core::send(publication& source, sample&& sealed, std::uint32_t messages) noexcept {
   if (source.gated != 0) return send_gated(source, std::move(sealed), messages);
   ledger_row& row = *source.row;
-  source.head.sequence = sealed.head().sequence + messages - 1;
   const std::uint64_t bytes = sealed.head().bytes;
-  step("node.publish.published");
-  // Before anybody has it: if we are killed in between, our last word covers all that we gave away.
-  row.set(column::published, source.head.sequence);
+  announce(source, sealed.head().sequence + messages - 1);
   step("node.publish.offer");
   published outcome{.links = static_cast<std::uint32_t>(source.routes.size()),
                     .messages = messages};
@@ -44,10 +52,7 @@ published core::commit(publication& source, std::uint64_t bytes, std::uint16_t f
   frame head = next_frame(source, flags);
   head.bytes = bytes;
   ledger_row& row = *source.row;
-  source.head.sequence = head.sequence;
-  step("node.commit.published");
-  // Before anybody has it, as in send().
-  row.set(column::published, head.sequence);
+  announce(source, head.sequence);
   source.routes.front()->commit(head);
   row.add(column::offered, 1);
   row.add(column::taken, 1);
@@ -60,8 +65,7 @@ published core::commit(publication& source, std::uint64_t bytes, std::uint16_t f
 published core::send_gated(publication& source, sample&& sealed, std::uint32_t messages) noexcept {
   const std::uint64_t sequence = sealed.head().sequence;
   const std::int64_t now = steady_ns();
-  source.head.sequence = sequence + messages - 1;
-  source.row->set(column::published, source.head.sequence);
+  announce(source, sequence + messages - 1);
   published outcome{.links = static_cast<std::uint32_t>(source.routes.size()),
                     .messages = messages};
   for (peer_link* const link : source.routes) {

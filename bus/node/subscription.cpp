@@ -88,20 +88,14 @@ void subscription::drop_oldest(std::size_t messages) noexcept {
       oldest.whole.repay(static_cast<std::uint32_t>(going));
       oldest.next += static_cast<std::uint32_t>(going);
     }
-    if (going == here) {
-      oldest.whole = sample();
-      end_run();
-    }
+    if (going == here) end_run();
     messages -= going;
   }
 }
 
 sample subscription::take_part(run& oldest) noexcept {
   sample one = oldest.whole.part(oldest.next++);
-  if (oldest.next == oldest.end) {
-    oldest.whole = sample();
-    end_run();
-  }
+  if (oldest.next == oldest.end) end_run();
   return one;
 }
 

@@ -120,8 +120,8 @@ class subscription {
   [[nodiscard]] sample take_part(run& oldest) noexcept;
   void leave_place() noexcept;
   void drop_oldest(std::size_t messages) noexcept;
-  // The first run has been taken out.
   void end_run() noexcept {
+    ring_[first_].whole = sample();
     if (++first_ == ring_.size()) first_ = 0;
     --runs_;
   }
