@@ -117,7 +117,7 @@ bool publisher::carry(unsigned to, const bus::sample& one) noexcept {
 
 bool publisher::has_cell(unsigned to) noexcept {
   if (home->about().wrong == mistake::overfills_cells) return true;
-  if (!lanes[to].has_cell()) static_cast<void>(settle(to));
+  if (!lanes[to].has_cell()) static_cast<void>(lanes[to].scan_cells());
   return lanes[to].has_cell();
 }
 

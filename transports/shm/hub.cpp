@@ -235,7 +235,7 @@ bool hub::carry_alone(outgoing& link, bus::sample&& offered) noexcept {
 }
 
 bool hub::has_cell(outgoing& link) noexcept {
-  if (!link.lane.has_cell()) static_cast<void>(settle(link));
+  if (!link.lane.has_cell()) link.changed = link.lane.scan_cells() > 0 || link.changed;
   return link.lane.has_cell();
 }
 

@@ -66,7 +66,7 @@ void lane_out::let_go(std::uint32_t credit) noexcept {
   come_home(credit);
 }
 
-std::size_t lane_out::scan() noexcept { return scan_credits() + look_at_cells(); }
+std::size_t lane_out::scan() noexcept { return scan_credits() + scan_cells(); }
 
 std::size_t lane_out::scan_credits() noexcept {
   sent_since_scan_ = 0;

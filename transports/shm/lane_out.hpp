@@ -72,9 +72,10 @@ class lane_out {
   // Takes back what the peer let go of; returns how many samples and cells. Requires:
   // arena::returning, if the arena's slots shall come home cheaply.
   std::size_t scan() noexcept;
-  // The same for slots alone. The count of cells read lies in a line that the peer writes at each
-  // look, and would have to wait for.
+  // The same for slots alone, and for cells alone. The count of cells read lies in a line that the
+  // peer writes at each look, and has to be waited for.
   std::size_t scan_credits() noexcept;
+  std::size_t scan_cells() noexcept;
   // Forgets the peer: takes everything back at once.
   void reclaim() noexcept;
   // Asks the receiver to ring our bell when it releases something, or stops asking.
@@ -93,8 +94,6 @@ class lane_out {
   void end_cell(cell_layout& one, const bus::frame& head) noexcept;
   void keep_copy(std::uint32_t credit, bus::sample&& copied) noexcept;
   void let_go(std::uint32_t credit) noexcept;
-  // How many more cells the peer has read.
-  std::size_t look_at_cells() noexcept;
   void come_home(std::uint32_t credit) noexcept { free_[home_++ & (free_.size() - 1)] = credit; }
 
   [[nodiscard]] lane_layout& head() const noexcept {
@@ -206,7 +205,7 @@ inline void lane_out::push_by_reference(bus::sample&& given, std::uint64_t offse
   end_cell(one, head);
 }
 
-inline std::size_t lane_out::look_at_cells() noexcept {
+inline std::size_t lane_out::scan_cells() noexcept {
   if (!answers_head_) return 0;
   bus::step("lane.scan.cells");
   // Pairs with: lane_in::report, of cells_read: the peer's reads of the cells come before. And
