@@ -295,7 +295,14 @@ void in_the_middle(fault::channel& parent, const std::string& directory, const l
     if (publishes) publish(*source, use.messages);
     while (publishes && source->backlog() > 0) node.run_for(1ms);
     node.run_for(200ms);
-    const held now = hold_now(publishes ? "omnibus-lane" : "omnibus-answers");
+    const char* const ours = publishes ? "omnibus-lane" : "omnibus-answers";
+    held now = hold_now(ours);
+    // A receiver gives back what it used, a second later: until nothing more comes.
+    for (held before{UINT64_MAX, 0}; !publishes && now.anonymous < before.anonymous;) {
+      before = now;
+      node.run_for(1500ms);
+      now = hold_now(ours);
+    }
     parent.say(now.anonymous);
     parent.say(now.shared);
     static_cast<void>(parent.hear(crew::patience));
@@ -378,9 +385,10 @@ TEST_CASE("a million messages to a busy subscriber cost fewer than a thousand wa
 }
 
 TEST_CASE(
-    "an idle link holds at most 64 KiB in both its processes together, until it has been full") {
-  // A link that has carried more than its depth may have touched all of its lists: 36 KiB of lane,
-  // 4 of answers, 20 of the sender's and 384 of the receiver's (transports/shm/README.md).
+    "an idle link holds at most 64 KiB in both its processes together, also when it was full "
+    "once") {
+  // Full: 36 KiB of lane, 4 of answers, 20 of the sender's lists; the receiver's blocks, up to 384,
+  // are given back (transports/shm/README.md).
   for (const std::uint64_t messages : {1U, 2048U}) {
     const held sender = per_link({.publishes = true, .messages = messages});
     const held receiver = per_link({.publishes = false, .messages = messages});
@@ -395,7 +403,6 @@ TEST_CASE(
         static_cast<unsigned long long>(receiver.anonymous), static_cast<unsigned long long>(sum));
     CHECK(sender.shared > 0);
     CHECK(receiver.shared > 0);
-    if (!contract::sanitized)
-      CHECK(sum <= (messages == 1 ? std::uint64_t{64} : std::uint64_t{444}) << 10);
+    if (!contract::sanitized) CHECK(sum <= std::uint64_t{64} << 10);
   }
 }

@@ -23,6 +23,8 @@ using namespace std::chrono_literals;
 
 // A full queue of connections, or no descriptor left, is tried again after this.
 constexpr auto retry_after = 20ms;
+// A guess, long beside what it costs to get the pages again (0.1 ms for a full link).
+constexpr std::int64_t trim_every_ns = 1'000'000'000;
 constexpr unsigned kind_bits = 3;
 
 }  // namespace
@@ -331,6 +333,7 @@ std::size_t hub::poll(std::size_t budget, bus::sink& into) noexcept {
 }
 
 bool hub::arm() noexcept {
+  trim();
   return std::all_of(incoming_.begin(), incoming_.end(), [](const auto& link) {
     link->lane->report();
     return link->lane->empty() && !(link->ended && link->lane->drained());
@@ -388,8 +391,26 @@ void hub::dispatch(std::uint64_t key, std::uint32_t events, bus::sink& into) noe
   }
 }
 
+// Before the node sleeps, links give back what they used, since one that was full once would keep a
+// hundred times what it needs. Once a second at the most, and then when the time has come.
+void hub::trim() noexcept {
+  const auto is_used = [](const auto& link) { return link->lane->is_used(); };
+  if (std::none_of(incoming_.begin(), incoming_.end(), is_used)) return;
+  const std::int64_t now_ns = bus::steady_ns();
+  if (now_ns < trimmed_at_ns_ + trim_every_ns) {
+    if (std::exchange(trim_is_due_, true)) return;
+    return set_timer();
+  }
+  trimmed_at_ns_ = now_ns;
+  trim_is_due_ = false;
+  for (const auto& link : incoming_) {
+    if (is_used(link)) link->lane->trim();
+  }
+}
+
 // Whose time is up, and who may try again.
 void hub::expire() noexcept {
+  if (std::exchange(trim_is_due_, false)) trim();
   if (std::exchange(listener_paused_, false)) {
     watch(listener_.get(), watched::listener, 0, EPOLLIN);
   }
@@ -409,7 +430,7 @@ void hub::expire() noexcept {
 }
 
 void hub::set_timer() noexcept {
-  std::int64_t first_ns = INT64_MAX;
+  std::int64_t first_ns = trim_is_due_ ? trimmed_at_ns_ + trim_every_ns : INT64_MAX;
   const std::int64_t retry_ns = bus::deadline::after(retry_after).at_ns();
   if (listener_paused_) first_ns = retry_ns;
   for (const newcomer& one : newcomers_) first_ns = std::min(first_ns, one.until.at_ns());

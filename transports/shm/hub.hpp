@@ -149,6 +149,7 @@ class hub final : public bus::inbox {
   // --- both
   void dispatch(std::uint64_t key, std::uint32_t events, bus::sink& into) noexcept;
   void expire() noexcept;
+  void trim() noexcept;
   void set_timer() noexcept;
   bool watch(int descriptor, watched kind, std::uint64_t number, std::uint32_t events,
              bool again = false) noexcept;
@@ -164,6 +165,8 @@ class hub final : public bus::inbox {
   bus::fd watch_;
   bus::fd timer_;
   bool timer_set_ = false;
+  std::int64_t trimmed_at_ns_ = INT64_MIN / 2;  // when links gave back memory
+  bool trim_is_due_ = false;                    // and the timer is set for the next time
   bool listener_paused_ = false;
   bool closed_ = false;
   bool any_ended_ = false;

@@ -349,9 +349,25 @@ void lane_in::report() noexcept {
   if (cells_read_ == cells_reported_) return;
   cells_reported_ = cells_told_ = cells_read_;
   bus::step("lane.report.cells");
-  // Pairs with: lane_out::look_at_cells. And seq_cst with lane_out::ask, as in take_back.
+  // Pairs with: lane_out::scan_cells. And seq_cst with lane_out::ask, as in take_back.
   answers_head_->cells_read.store(cells_read_, std::memory_order_seq_cst);
   ring_sender_if_asked();
+}
+
+void lane_in::trim() noexcept {
+  // Zero pages are blocks at home. Whoever lets go of a value does not touch it after it is home.
+  std::uint32_t kept = values_used_;
+  while (kept > 0 && is_home(kept - 1)) --kept;
+  kept = std::min((kept + values_a_page - 1) / values_a_page * values_a_page, values_used_);
+  private_values_.forget(kept * sizeof(value_cell));
+  values_used_ = values_kept_ = kept;
+  value_hint_ = 0;
+  // Of slots this is known only when nobody is left who might be letting go of one. Pairs with:
+  // leave.
+  slots_trimmed_ = slots_accepted_;
+  if (remaining_.load(std::memory_order_acquire) == owners_share - slots_accepted_) {
+    private_slots_.forget(0);
+  }
 }
 
 void lane_in::ring_sender_if_asked() noexcept {

@@ -80,6 +80,14 @@ class lane_in final : public bus::lender {
   std::size_t poll(std::size_t budget, bus::sink& into) noexcept;
   // Gives back the cells that were read, if that was put off.
   void report() noexcept;
+  // Whether more private memory was used than a page for each kind of block.
+  [[nodiscard]] bool is_used() const noexcept {
+    return values_used_ > values_kept_ + values_a_page ||
+           slots_accepted_ > slots_trimmed_ + slots_a_page;
+  }
+  // Gives it back to the kernel, but for what samples are out in. A system call for each kind of
+  // block. The node's own thread.
+  void trim() noexcept;
   // Nothing to read. After bell::arm_*, this is the last look before the sleep.
   [[nodiscard]] bool empty() const noexcept;
   // Nothing will ever be read any more, if the sender sends nothing more.
@@ -114,6 +122,8 @@ class lane_in final : public bus::lender {
   static_assert(sizeof(slot_cell) + sizeof(value_cell) == private_bytes);
   static constexpr std::uint32_t by_value = UINT32_MAX;  // as a block's tag
   static constexpr std::uint64_t prefetch_ahead = 4;
+  static constexpr std::uint32_t values_a_page = page_bytes / sizeof(value_cell);
+  static constexpr std::uint32_t slots_a_page = page_bytes / sizeof(slot_cell);
   // A guess: a quarter of the cells, so that a sender need not stop, and its line moves seldom.
   static constexpr std::uint64_t tell_after = cells_max / 4;
   // What is next in the lane.
@@ -182,6 +192,7 @@ class lane_in final : public bus::lender {
   std::uint32_t cell_mask_ = 0;
   std::uint32_t value_hint_ = 0;   // which of values_ may be at home
   std::uint32_t values_used_ = 0;  // those before are prepared, and were out at some time
+  std::uint32_t values_kept_ = 0;  // of these, so many could not be given back
   bool broken_ = false;
   bool starved_ = false;  // all of values_ are wanted
   bool idle_ = false;     // the last poll() found nothing
@@ -201,6 +212,7 @@ class lane_in final : public bus::lender {
   std::unique_ptr<bus::ringer> ringer_;
   bus::bell* doorbell_ = nullptr;  // null once closed
   std::int64_t slots_accepted_ = 0;
+  std::int64_t slots_trimmed_ = 0;  // of these, so many had come when memory was given back
   // The owner's share, minus the slots released; close() turns the share into what is still out,
   // and whoever meets zero deletes.
   static constexpr std::int64_t owners_share = std::int64_t{1} << 62;

@@ -2,6 +2,7 @@
 
 #include "bus/base/step.hpp"
 #include "transports/shm/headroom.hpp"
+#include "transports/shm/layout.hpp"
 
 #include <cerrno>
 #include <csignal>
@@ -92,6 +93,11 @@ bus::result<mapping> mapping::writable(int memory, std::uint64_t bytes) noexcept
 
 bus::result<mapping> mapping::zeroes(std::uint64_t bytes) noexcept {
   return make(-1, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+}
+
+void mapping::forget(std::uint64_t from) noexcept {
+  const std::uint64_t kept = (from + page_bytes - 1) / page_bytes * page_bytes;
+  if (kept < bytes_) static_cast<void>(::madvise(at_ + kept, bytes_ - kept, MADV_DONTNEED));
 }
 
 bus::result<bus::fd> make_memory(const char* label, std::uint64_t bytes) noexcept {

@@ -34,6 +34,10 @@ class mapping {
   // Private, zero, and without cost until it is touched.
   [[nodiscard]] static bus::result<mapping> zeroes(std::uint64_t bytes) noexcept;
 
+  // Of zeroes(): the kernel has the pages from `from` on, rounded up, back, and they are zero
+  // again.
+  void forget(std::uint64_t from) noexcept;
+
   [[nodiscard]] std::byte* at() const noexcept { return at_; }
   [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
 
