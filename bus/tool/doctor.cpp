@@ -12,6 +12,7 @@
 #include "bus/tool/verbs.hpp"
 #include "transports/standard.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -291,7 +292,10 @@ void check_nodes(const common_options& options, findings& found) {
   for (const node_report& one : seen.nodes) {
     if (one.life != liveness::dead) check_one(one, found);
   }
-  if (const std::size_t left = find_leftovers(place).size(); left > 0) {
+  const auto leftovers = find_leftovers(place);
+  const auto left = std::count_if(leftovers.begin(), leftovers.end(),
+                                  [](const leftover& one) { return !one.is_awaited; });
+  if (left > 0) {
     found.push_back(
         {"leftovers", health::warn, fmt::format("{} files of the dead", left), "bus gc"});
   }

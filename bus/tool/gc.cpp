@@ -29,14 +29,16 @@ exit_code gc(const gc_options& options) {
   std::error_code trouble;
   std::string in_the_way;
   for (const leftover& one : find_leftovers(place)) {
-    const result<void> done = options.dry_run ? result<void>{} : remove_leftover(place, one);
+    const bool is_removed = !one.is_awaited && !options.dry_run;
+    const result<void> done = is_removed ? remove_leftover(place, one) : result<void>{};
     if (!done && done.error() == errc::exists) continue;
     if (!done) {
       trouble = done.error();
       in_the_way = one.path;
     }
-    removed += done ? 1 : 0;
-    const std::string what = !done ? "kept" : options.dry_run ? "would remove" : "removed";
+    removed += done && !one.is_awaited ? 1 : 0;
+    const bool is_kept = !done || one.is_awaited;
+    const std::string what = is_kept ? "kept" : options.dry_run ? "would remove" : "removed";
     if (options.json) {
       const json words = {{"path", place.path() + '/' + one.path},
                           {"did", what},

@@ -3,10 +3,13 @@
 #include "bus/base/clock.hpp"
 #include "bus/base/fd.hpp"
 #include "bus/node/census.hpp"
+#include "bus/node/ledger_file.hpp"
+#include "bus/route/ledger.hpp"
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -100,6 +103,19 @@ std::string display_name(const rendezvous& place, node_id node) {
   return (card ? card->name() + " (" : std::string("(")) + to_hex(node.value) + ')';
 }
 
+// Whom the living hear, or heard without having read their last words: each with one who does.
+std::map<node_id, node_id> hearers_of(int directory, const std::vector<node_id>& living) {
+  std::map<node_id, node_id> hearers;
+  for (const node_id node : living) {
+    const auto books = read_ledger(directory, node);
+    if (!books) continue;
+    for (const ledger_entry& row : books->entries) {
+      if (row.kind == row_kind::source) hearers.emplace(row.peer, node);
+    }
+  }
+  return hearers;
+}
+
 // The hashes that a node's card names; nothing when it cannot be read.
 bool add_hashes(const rendezvous& place, node_id node, std::set<std::uint64_t>& used) {
   const auto card = place.read_card(node);
@@ -136,13 +152,28 @@ std::vector<leftover> find_leftovers(const rendezvous& place) {
   }
   std::set<std::uint64_t> used;
   bool all_cards_read = true;
+  std::vector<node_id> living;
+  std::map<node_id, bool> gone;  // and whether its ledger proves it
   for (const node_id node : nodes) {
-    const bool dead = is_dead(directory, node);
-    const bool orphaned = !dead && !has_ledger(directory, node);
-    if (!dead && !orphaned) all_cards_read = add_hashes(place, node, used) && all_cards_read;
-    if (!dead && !orphaned) continue;
-    const std::string reason = dead ? "its node " + display_name(place, node) + " is dead"
-                                    : "its node's ledger is gone, and so is the node";
+    if (is_dead(directory, node)) {
+      gone.emplace(node, true);
+    } else if (!has_ledger(directory, node)) {
+      gone.emplace(node, false);
+    } else {
+      living.push_back(node);
+      all_cards_read = add_hashes(place, node, used) && all_cards_read;
+    }
+  }
+  const auto hearers = gone.empty() ? std::map<node_id, node_id>() : hearers_of(directory, living);
+  for (const auto& [node, dead] : gone) {
+    const bool orphaned = !dead;
+    std::string reason = dead ? "its node " + display_name(place, node) + " is dead"
+                              : "its node's ledger is gone, and so is the node";
+    const auto hearer = hearers.find(node);
+    const bool is_awaited = dead && hearer != hearers.end();
+    if (is_awaited) {
+      reason += ", but " + display_name(place, hearer->second) + " has yet to read its last words";
+    }
     std::string ledger;
     for (const std::string& name : names) {
       const auto parts = split(name);
@@ -152,12 +183,14 @@ std::vector<leftover> find_leftovers(const rendezvous& place) {
       if (parts->rest == ".ledger") {
         ledger = name;
       } else {
-        found.push_back({name, reason});
+        found.push_back({name, reason, is_awaited});
       }
     }
     const std::string pipe = waiting_room + to_hex(node.value);
-    if (dead && ::faccessat(directory, pipe.c_str(), F_OK, 0) == 0) found.push_back({pipe, reason});
-    if (!ledger.empty()) found.push_back({ledger, reason});
+    if (dead && ::faccessat(directory, pipe.c_str(), F_OK, 0) == 0) {
+      found.push_back({pipe, reason, is_awaited});
+    }
+    if (!ledger.empty()) found.push_back({ledger, reason, is_awaited});
   }
   if (all_cards_read) add_schemas(place, used, found);
   for (const std::string& name : names) {

@@ -13,9 +13,12 @@ namespace bus::tool {
 struct leftover {
   std::string path;    // below the bus directory
   std::string reason;  // "its node seismograph is dead"
+  // A living node has subscriptions that heard it, and has not read its last words yet: it is to
+  // stay until then, or what was published and never came would be missed by nobody.
+  bool is_awaited = false;
 };
 
-// Reads the directory and its cards. Blocks for nothing else.
+// Reads the directory, its cards and ledgers. Blocks for nothing else.
 [[nodiscard]] std::vector<leftover> find_leftovers(const rendezvous& place);
 
 // Removes one, after a second look. Errors: exists (it is in use after all), denied, or the

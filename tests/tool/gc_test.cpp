@@ -73,6 +73,36 @@ TEST_CASE("gc removes all files of a killed node, and says so; a dry run only sa
   CHECK(where.run({"gc"}).out.empty());
 }
 
+TEST_CASE("gc keeps what a dead publisher has left until those who heard it have read it") {
+  const scratch where;
+  bus::node alive(where.options("alive"));
+  auto heard = alive.subscribe<bus::raw>("words");
+  other_process dead(where, "dead", [](bus::node& own, const std::function<void()>& ready) {
+    const auto words = own.advertise<bus::raw>("words");
+    ready();
+    own.run();
+  });
+  REQUIRE(heard.wait_matched(1, std::chrono::seconds(20)));
+  dead.kill();
+  // `alive` does not turn meanwhile.
+  const outcome early = where.run({"gc"});
+  CHECK(early.code == 0);
+  CHECK(has(early.out, "kept"));
+  CHECK(has(early.out, "alive"));
+  CHECK_FALSE(has(early.out, "removed"));
+  CHECK(count(where.files(), ".ledger") == 2);
+  CHECK_FALSE(has(where.run({"doctor"}).out, "files of the dead"));
+  const auto until = bus::deadline::after(std::chrono::seconds(20));
+  while (heard.matched() > 0 && !until.passed()) alive.run_for(std::chrono::milliseconds(1));
+  outcome late;
+  do {
+    alive.run_for(std::chrono::milliseconds(1));
+    late = where.run({"gc"});
+  } while (has(late.out, "kept") && !until.passed());
+  CHECK(has(late.out, "removed"));
+  CHECK(count(where.files(), ".ledger") == 1);
+}
+
 TEST_CASE("gc removes old drafts and schemas that nobody names, and leaves fresh ones alone") {
   const scratch where;
   bus::node one(where.options("one"));
