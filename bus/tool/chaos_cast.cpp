@@ -8,6 +8,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
 #include <iterator>
 #include <stdexcept>
 
@@ -29,6 +30,8 @@ using namespace std::chrono_literals;
 
 // A party that may run and has not turned for so long is blocked by somebody.
 constexpr std::int64_t blocked_after_ns = 15'000'000'000;
+// From then on it is asked whether the kernel lets it run.
+constexpr std::int64_t doubted_after_ns = 1'000'000'000;
 // How long one that goes home may take: it lingers up to two seconds for peers that are behind.
 constexpr auto leaving_within = 15s;
 // What a finding's history shows.
@@ -48,6 +51,15 @@ pid_t spawn(const std::vector<std::string>& words, int standard_input) {
   ::posix_spawn_file_actions_destroy(&files);
   if (failed != 0) throw std::runtime_error("cannot start a party: the system has no room for one");
   return made;
+}
+
+// How long a process was ready to run, and the kernel ran others. 0 where the kernel does not say.
+std::int64_t starved_ns(pid_t process) {
+  std::ifstream words("/proc/" + std::to_string(process) + "/schedstat");
+  std::int64_t ran = 0;
+  std::int64_t waited = 0;
+  words >> ran >> waited;
+  return words ? waited : 0;
 }
 
 void append(std::vector<std::string>& to, std::vector<std::string> more) {
@@ -175,9 +187,19 @@ void chaos_cast::look_at(party& at, std::int64_t now_ns, std::vector<finding>& f
   const recorded& alive = publishes(at) ? at.record.as<publisher_record>().alive_ns
                                         : at.record.as<subscriber_record>().alive_ns;
   at.turned_ns = std::max(at.turned_ns, static_cast<std::int64_t>(seen(alive)));
-  if (at.stopped || at.asked || now_ns - at.turned_ns < blocked_after_ns) return;
-  found.push_back({fmt::format("seat {}, life {} has not turned for {} s, and nobody stopped it",
-                               at.seat, at.life, (now_ns - at.turned_ns) / 1'000'000'000),
+  const std::int64_t still_ns = now_ns - at.turned_ns;
+  if (at.stopped || at.asked || still_ns < doubted_after_ns) {
+    at.starved_ns = -1;
+    return;
+  }
+  // On a busy machine it may stand still because it is not let run: that is not its fault.
+  if (at.starved_ns < 0) at.starved_ns = starved_ns(at.pid);
+  if (still_ns < blocked_after_ns) return;
+  const std::int64_t kept_ns = starved_ns(at.pid) - at.starved_ns;
+  if (still_ns - kept_ns < blocked_after_ns) return;
+  found.push_back({fmt::format("seat {}, life {} has not turned for {} s, {} of them for want of a "
+                               "processor, and nobody stopped it",
+                               at.seat, at.life, still_ns / 1'000'000'000, kept_ns / 1'000'000'000),
                    at.life, now_ns});
 }
 

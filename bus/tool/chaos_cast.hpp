@@ -72,7 +72,8 @@ class chaos_cast {
     std::uint32_t seat = 0;
     std::uint32_t life = 0;
     std::uint32_t character = 0;
-    std::int64_t turned_ns = 0;  // when it was started, continued or last seen to turn
+    std::int64_t turned_ns = 0;    // when it was started, continued or last seen to turn
+    std::int64_t starved_ns = -1;  // when that had become long ago; -1: it has not
     bool stopped = false;
     bool asked = false;  // to leave
     mapped_file record;
