@@ -210,6 +210,7 @@ core::~core() {
   if (!is_missed) rendezvous_->remove(id_);
   links_.clear();
   calls_.clear();
+  entrances_.clear();
   transports_.clear();
 }
 
@@ -255,7 +256,9 @@ void core::open_transports() {
     const int handle = (*made)->arrivals().wait_handle();
     if (handle >= 0) watch(handle, static_cast<std::uint32_t>(transports_.size()));
     traits_.push_back((*made)->about());
-    has_called_.push_back(false);
+    entrances_.push_back({.arrivals = &(*made)->arrivals(),
+                          .over_network = (*made)->about().reach == reach::network,
+                          .has_called = false});
     refusals_.emplace_back();
     transports_.push_back(std::move(*made));
   }
@@ -313,10 +316,9 @@ std::size_t core::room_to_hear() const noexcept {
 void core::hear(bool network_only) {
   if (in_pump_) return;
   in_pump_ = true;
-  for (std::size_t i = 0; i < transports_.size(); ++i) {
-    if (network_only && (!has_called_[i] || traits_[i].reach != reach::network)) continue;
-    const std::size_t came = transports_[i]->arrivals().poll(room_to_hear(), *reception_);
-    has_called_[i] = came != 0;
+  for (entrance& one : entrances_) {
+    if (network_only && !(one.has_called && one.over_network)) continue;
+    one.has_called = one.arrivals->poll(room_to_hear(), *reception_) != 0;
   }
   in_pump_ = false;
 }
@@ -326,12 +328,16 @@ std::size_t core::pump(std::size_t budget) {
   in_pump_ = true;
   std::size_t came = 0;
   const bool rarely = is_time_for_the_rest();
-  for (std::size_t i = 0; i < transports_.size() && came < budget; ++i) {
+  std::size_t at = first_entrance_;
+  for (std::size_t left = entrances_.size(); left > 0 && came < budget; --left) {
+    entrance& one = entrances_[at];
+    at = at + 1 == entrances_.size() ? 0 : at + 1;
     // What lies beyond this machine calls by its descriptor; between calls it is looked at rarely,
     // since asking a network library costs more than asking shared memory.
-    if (traits_[i].reach == reach::network && !has_called_[i] && !rarely) continue;
-    const std::size_t here = transports_[i]->arrivals().poll(budget - came, *reception_);
-    has_called_[i] = here != 0;
+    if (one.over_network && !one.has_called && !rarely) continue;
+    const std::size_t here = one.arrivals->poll(budget - came, *reception_);
+    one.has_called = here != 0;
+    if (here != 0) first_entrance_ = at;
     came += here;
   }
   in_pump_ = false;
@@ -368,10 +374,9 @@ void core::attend() {
       static_cast<void>(!::read(timer_.get(), &ticks, sizeof ticks));
       timer_set_ns_ = INT64_MAX;
     } else {
-      inbox& arrivals = transports_[what]->arrivals();
-      arrivals.attend(*reception_);
+      entrances_[what].arrivals->attend(*reception_);
       // The next turns take what came, and no more than the subscriptions have room for.
-      has_called_[what] = true;
+      entrances_[what].has_called = true;
     }
   }
   in_pump_ = false;
@@ -401,17 +406,15 @@ bool core::arm_inboxes() {
       if (link->restless() && !link->arm()) return false;
     }
   }
-  for (std::size_t i = 0; i < transports_.size(); ++i) {
-    if (!transports_[i]->arrivals().arm()) {
-      has_called_[i] = true;
-      return false;
-    }
-  }
-  return true;
+  return std::all_of(entrances_.begin(), entrances_.end(), [](entrance& one) {
+    const bool quiet = one.arrivals->arm();
+    one.has_called = one.has_called || !quiet;
+    return quiet;
+  });
 }
 
 void core::disarm() noexcept {
-  for (const auto& one : transports_) one->arrivals().disarm();
+  for (const entrance& one : entrances_) one.arrivals->disarm();
 }
 
 void core::sleep(deadline until) {

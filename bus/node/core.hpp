@@ -186,7 +186,8 @@ class core {
     if (source.gated != 0 && (rarely || !admits(source))) hear(false);
   }
 
-  // One turn; takes at most `budget` samples; returns how many.
+  // One turn; takes at most `budget` samples; returns how many. A transport that had something is
+  // the last to be looked at in the next turn, so that what it brings need not wait for the others.
   std::size_t pump(std::size_t budget);
   // Turns until done() or the deadline; sleeps between by the node's policy. Returns done().
   // Rethrows what a callback threw.
@@ -325,7 +326,14 @@ class core {
   std::vector<std::unique_ptr<transport>> transports_;
   std::vector<traits> traits_;
   std::vector<std::vector<ledger_row*>> refusals_;  // by transport, a row for each tally
-  std::vector<bool> has_called_;  // the transport has something, or had when it was last polled
+  // What comes in, by transport.
+  struct entrance {
+    inbox* arrivals = nullptr;
+    bool over_network = false;
+    bool has_called = false;  // it has something, or had when it was last polled
+  };
+  std::vector<entrance> entrances_;
+  std::size_t first_entrance_ = 0;  // to be looked at in the next turn
   std::unique_ptr<reception> reception_;
   std::unique_ptr<sentry> sentry_;
   directory directory_;
