@@ -74,6 +74,9 @@ class outbox {
 
   // How many samples the peer has been sent and not yet let go of.
   [[nodiscard]] virtual std::size_t unsettled() noexcept = 0;
+  // Whether a payload of so many bytes has room beside what is on the way, where not only samples
+  // are bounded but bytes, too.
+  [[nodiscard]] virtual bool has_room_for(std::uint64_t /*bytes*/) noexcept { return true; }
 
   [[nodiscard]] virtual link_figures figures() const noexcept = 0;
   // One line for people: who is there and how it is woken, as proved by the kernel where possible.

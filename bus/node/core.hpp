@@ -170,9 +170,14 @@ class core {
   // Waits until every link has much room, and every subscription that blocks a place, or the
   // deadline; returns whether it has.
   bool wait_room(publication& source, deadline until);
-  // Waits for places with those who block, and for nothing else. Nothing: the publisher has ended.
-  // Else who is still in the way, in `blocked` and `by`.
-  [[nodiscard]] std::optional<published> wait_places(publication& source, deadline until);
+  // Waits for places with those who block, for a message of so many bytes, and for nothing else.
+  // Nothing: the publisher has ended. Else who is still in the way, in `blocked` and `by`.
+  [[nodiscard]] std::optional<published> wait_places(publication& source, std::uint64_t bytes,
+                                                     deadline until);
+  // Waits until lend(source, bytes) would succeed. Errors: no_memory (the deadline), closed (the
+  // publisher has ended), too_big.
+  [[nodiscard]] std::error_code wait_memory(publication& source, std::uint64_t bytes,
+                                            deadline until);
   // Calls back when has_room() may have become true, as long as the returned object lives.
   [[nodiscard]] std::shared_ptr<room_wait> expect_room(publication& source,
                                                        std::function<void()> wake);
@@ -266,9 +271,13 @@ class core {
   void come_up();
   void hear(bool network_only);
   [[nodiscard]] std::size_t room_to_hear() const noexcept;
-  [[nodiscard]] bool admits(const publication& source) noexcept;
+  [[nodiscard]] bool admits(const publication& source, std::uint64_t bytes = 0) noexcept;
   enum class waited : std::uint8_t { open, late, ended };
-  [[nodiscard]] waited wait_for(publication& source, deadline until, bool links_too);
+  struct room_wanted {
+    std::uint64_t bytes = 0;  // of the message, for those who block
+    bool links_too = false;   // every link half empty
+  };
+  [[nodiscard]] waited wait_for(publication& source, deadline until, const room_wanted& wanted);
   published send_gated(publication& source, sample&& sealed, std::uint32_t messages) noexcept;
   void wake_waits();
   void grant(node_id to, const wire::Grant& words);

@@ -69,7 +69,7 @@ published core::send_gated(publication& source, sample&& sealed, std::uint32_t m
   published outcome{.links = static_cast<std::uint32_t>(source.routes.size()),
                     .messages = messages};
   for (peer_link* const link : source.routes) {
-    const peer_link::verdict said = link->judge(source, sequence, now);
+    const peer_link::verdict said = link->judge(source, sealed.head(), now);
     if (said.waiting + said.lapsed != 0 && outcome.blocked == 0) outcome.by = link->peer();
     outcome.blocked += said.waiting + said.lapsed;
     if (said.is_wanted) outcome.taken += link->offer_counted(source, sealed, messages) ? 1 : 0;
@@ -82,11 +82,11 @@ published core::send_gated(publication& source, sample&& sealed, std::uint32_t m
   return outcome;
 }
 
-bool core::admits(const publication& source) noexcept {
+bool core::admits(const publication& source, std::uint64_t bytes) noexcept {
   const std::int64_t now = steady_ns();
   bool all = true;
   for (peer_link* const link : source.routes) {
-    all = link->admits(source, now) && all;
+    all = link->admits(source, bytes, now) && all;
   }
   restless_ = restless_ || !all;
   return all;
@@ -100,14 +100,14 @@ bool core::has_room(const publication& source) noexcept {
   return room && (source.gated == 0 || admits(source));
 }
 
-core::waited core::wait_for(publication& source, deadline until, bool links_too) {
+core::waited core::wait_for(publication& source, deadline until, const room_wanted& wanted) {
   const std::uint32_t number = source.number;
   // Nothing can come while a callback is waited for: there is only one thread.
   if (in_pump_) until = deadline::now();
   bool open = false;
   const auto look = [&] {
-    open = source.gated == 0 || admits(source);
-    if (!links_too) return open;
+    open = source.gated == 0 || admits(source, wanted.bytes);
+    if (!wanted.links_too) return open;
     for (peer_link* const link : source.routes) open = link->has_much_room() && open;
     restless_ = restless_ || !open;
     return open;
@@ -125,11 +125,12 @@ core::waited core::wait_for(publication& source, deadline until, bool links_too)
 }
 
 bool core::wait_room(publication& source, deadline until) {
-  return wait_for(source, until, true) == waited::open;
+  return wait_for(source, until, {.bytes = 0, .links_too = true}) == waited::open;
 }
 
-std::optional<published> core::wait_places(publication& source, deadline until) {
-  const waited how = wait_for(source, until, false);
+std::optional<published> core::wait_places(publication& source, std::uint64_t bytes,
+                                           deadline until) {
+  const waited how = wait_for(source, until, {.bytes = bytes, .links_too = false});
   if (how == waited::ended) return std::nullopt;
   if (how == waited::open) return published{};
   published outcome{.links = static_cast<std::uint32_t>(source.routes.size())};
@@ -139,6 +140,28 @@ std::optional<published> core::wait_places(publication& source, deadline until) 
     outcome.blocked += waiting;
   }
   return outcome;
+}
+
+std::error_code core::wait_memory(publication& source, std::uint64_t bytes, deadline until) {
+  const std::uint32_t number = source.number;
+  if (in_pump_) until = deadline::now();
+  std::error_code missing = errc::no_memory;
+  const auto look = [&] {
+    if (!publications_.contains(number)) {
+      missing = errc::closed;
+      return true;
+    }
+    transport& lender = source.lender ? *source.lender : *transports_.front();
+    const auto lent = lender.lend(bytes);
+    missing = lent ? std::error_code{} : lent.error();
+    if (missing != errc::no_memory) return true;
+    // Whoever holds it, for whatever publisher of ours, is to wake us when it lets go.
+    for (auto& [peer, link] : links_) link->wait_for_returns();
+    restless_ = true;
+    return false;
+  };
+  drive(until, usual_budget, look);
+  return missing;
 }
 
 deadline core::next_lapse(const publication& source) const noexcept {

@@ -164,13 +164,15 @@ void peer_link::enter(const own_gate& one) noexcept {
   one.row->set(column::gate_lapsed, one.state.lapsed() ? 1 : 0);
 }
 
-bool peer_link::admits(const publication& source, std::int64_t now_ns) noexcept {
+bool peer_link::admits(const publication& source, std::uint64_t bytes,
+                       std::int64_t now_ns) noexcept {
   const auto at = attachments_.find(source.number);
   if (at == attachments_.end() || !at->second.counted) return true;
-  const bool carries = has_room();
+  const bool has_way = carries(bytes);
+  unsettled_work_ = unsettled_work_ || !has_way;
   bool all = true;
   for (auto& [number, each] : at->second.gates) {
-    if (carries && each.state.has_place(at->second.sent + 1)) {
+    if (has_way && each.state.has_place(at->second.sent + 1)) {
       each.state.passed(now_ns);
     } else if (each.state.stopped(now_ns) == gate::state::waiting) {
       all = false;
@@ -200,17 +202,17 @@ std::uint32_t peer_link::waited_for(const publication& source) const noexcept {
       }));
 }
 
-peer_link::verdict peer_link::judge(publication& source, std::uint64_t sequence,
+peer_link::verdict peer_link::judge(publication& source, const frame& head,
                                     std::int64_t now_ns) noexcept {
   attachment& one = attachments_[source.number];
   verdict made{.waiting = 0, .lapsed = 0, .is_wanted = one.is_free};
   if (!one.counted) return {};
-  const bool carries = has_room();
+  const bool has_way = carries(head.bytes);
   bool waits_for_grants = true;
   for (auto& [number, each] : one.gates) {
     const bool has_place = each.state.has_place(one.sent + 1);
     waits_for_grants = waits_for_grants && !has_place;
-    if ((carries && has_place) || !each.state.granted()) {
+    if ((has_way && has_place) || !each.state.granted()) {
       // Before the first grant, the peer knows what it has promised, and we do not.
       if (each.state.granted()) each.state.passed(now_ns);
       made.is_wanted = true;
@@ -225,7 +227,7 @@ peer_link::verdict peer_link::judge(publication& source, std::uint64_t sequence,
     enter(each);
   }
   // What was left out before has the cause that it had then.
-  const bool told = tell_lapses(one, sequence - 1);
+  const bool told = tell_lapses(one, head.sequence - 1);
   if (!made.is_wanted) {
     owe(source);
     one.withheld = waits_for_grants;

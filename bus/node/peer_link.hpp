@@ -94,17 +94,17 @@ class peer_link {
     std::uint32_t lapsed = 0;   // have none, and are not waited for
     bool is_wanted = true;      // somebody there can take it
   };
-  // Whether the next sample would find places with all of them, lapsed ones left aside. From the
-  // first such call on the others are waited for.
-  [[nodiscard]] bool admits(const publication& source, std::int64_t now_ns) noexcept;
+  // Whether the next sample, of so many bytes, would find places with all of them, lapsed ones left
+  // aside. From the first such call on the others are waited for.
+  [[nodiscard]] bool admits(const publication& source, std::uint64_t bytes,
+                            std::int64_t now_ns) noexcept;
   // When the first one that is being waited for will lapse; never: none is.
   [[nodiscard]] deadline lapses_at(const publication& source) const noexcept;
   // How many are being waited for.
   [[nodiscard]] std::uint32_t waited_for(const publication& source) const noexcept;
   // The same as admits(), for a sample that is to be published now; the peer is told before whom we
   // have ceased to wait for. If nobody can take it, it is theirs to miss: a Notice is owed.
-  [[nodiscard]] verdict judge(publication& source, std::uint64_t sequence,
-                              std::int64_t now_ns) noexcept;
+  [[nodiscard]] verdict judge(publication& source, const frame& head, std::int64_t now_ns) noexcept;
   // As offer(), and counted.
   [[nodiscard]] bool offer_counted(publication& source, const sample& one,
                                    std::uint32_t messages) noexcept;
@@ -120,6 +120,8 @@ class peer_link {
   // Whether at least half of the places are free: the time to go on after having waited.
   [[nodiscard]] bool has_much_room() noexcept;
 
+  // What comes home over this link is waited for: arm() then says of it.
+  void wait_for_returns() noexcept { unsettled_work_ = true; }
   // Does what can be done now; true when anything changed that the links file should show.
   bool step(std::int64_t now_ns);
   // Whether step() has something to do, now or when the outbox changes or the pause is over.
@@ -178,6 +180,9 @@ class peer_link {
     bool is_due = true;
   };
 
+  [[nodiscard]] bool carries(std::uint64_t bytes) noexcept {
+    return has_room() && (!box_ || box_->has_room_for(bytes));
+  }
   bool took(publication& source, const result<std::size_t>& sent) noexcept {
     if (!sent || *sent != 1) {
       owe(source);

@@ -133,12 +133,15 @@ class publisher_base {
 
   [[nodiscard]] static published refused(std::error_code why) noexcept { return {.error = why}; }
   // Waits for places; what kept us from publishing in `error`, if anything did.
-  [[nodiscard]] published wait_places(std::chrono::nanoseconds timeout) {
-    if (source_->gated == 0) return {};
-    auto waited = core_->wait_places(*source_, deadline::after(timeout));
+  [[nodiscard]] published wait_places(std::uint64_t bytes, deadline until) {
+    auto waited = core_->wait_places(*source_, bytes, until);
     if (!waited) return refused(errc::closed);  // nothing of ours is left to be touched
     if (waited->blocked != 0) waited->error = errc::timed_out;
     return *waited;
+  }
+  [[nodiscard]] published wait_places(std::uint64_t bytes, std::chrono::nanoseconds timeout) {
+    if (source_->gated == 0) return {};
+    return wait_places(bytes, deadline::after(timeout));
   }
   static void add(published& sum, const published& part) noexcept {
     sum.links += part.links;
@@ -190,15 +193,30 @@ class publisher : public publisher_base {
     return sum;
   }
 
-  // Waits for those subscriptions that block and have no place, and then publishes; turns the node.
-  // Each of them is waited for as long as it asked (subscription_options::block_for), and all at
-  // most for `timeout`. When that is over first, the error is timed_out and nothing has happened:
-  // nobody got the message, it has no number, and it can be tried again. In a callback, and with a
-  // timeout of 0, nothing is waited for. Memory that was given is taken only if it was published.
-  // Rethrows what a callback of this node threw meanwhile.
+  // Waits for those subscriptions that block and have no place, and for memory if subscribers hold
+  // all of it, and then publishes; turns the node. Each of them is waited for as long as it asked
+  // (subscription_options::block_for), and all at most for `timeout`. When that is over first, the
+  // error is timed_out and nothing has happened: nobody got the message, it has no number, and it
+  // can be tried again. In a callback, and with a timeout of 0, nothing is waited for. Memory that
+  // was given is taken only if it was published. Rethrows what a callback of this node threw
+  // meanwhile.
   published publish_wait(input one, std::chrono::nanoseconds timeout) {
-    const published waited = wait_places(timeout);
-    return waited.error ? waited : publish(one);
+    std::optional<deadline> until;  // the clock is read when it has to be
+    for (;;) {
+      published outcome;
+      if (source_->gated != 0) {
+        const auto bytes = codec<T>::size(one);
+        if (!bytes) return refused(bytes.error());
+        if (!until) until = deadline::after(timeout);
+        outcome = wait_places(*bytes, *until);
+      }
+      if (!outcome.error) outcome = publish(one);
+      if (outcome.error != errc::no_memory) return outcome;
+      // Nothing has happened yet.
+      if (!until) until = deadline::after(timeout);
+      const std::error_code missing = core_->wait_memory(*source_, *codec<T>::size(one), *until);
+      if (missing) return refused(missing);
+    }
   }
 
   // Memory for one T, where subscribers read it. Throws bus::error (no_memory) when subscribers
@@ -218,7 +236,7 @@ class publisher : public publisher_base {
   }
   published publish_wait(lent<T>&& filled,
                          std::chrono::nanoseconds timeout) requires plain_struct<T> {
-    const published waited = wait_places(timeout);
+    const published waited = wait_places(sizeof(T), timeout);
     return waited.error ? waited : publish(std::move(filled));
   }
 
@@ -235,7 +253,7 @@ class publisher : public publisher_base {
   }
   published publish_wait(bus::loan&& filled, std::uint64_t bytes,
                          std::chrono::nanoseconds timeout) requires std::is_same_v<T, raw> {
-    const published waited = wait_places(timeout);
+    const published waited = wait_places(bytes, timeout);
     return waited.error ? waited : publish(std::move(filled), bytes);
   }
 
@@ -302,7 +320,9 @@ class publisher : public publisher_base {
   published publish_wait(
       attachment_loan&& filled, const Message& words,
       std::chrono::nanoseconds timeout) requires std::is_same_v<T, attached<Message>> {
-    const published waited = wait_places(timeout);
+    const auto bytes = attachment_loan::bytes_for(
+        {.binary_bytes = filled.binary().size(), .message_bytes_max = words.ByteSizeLong()});
+    const published waited = wait_places(bytes.value_or(std::uint64_t{0}), timeout);
     return waited.error ? waited : publish(std::move(filled), words);
   }
 

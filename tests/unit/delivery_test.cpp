@@ -8,7 +8,9 @@
 #include "transports/zmq/zmq.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +18,8 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
@@ -42,14 +46,16 @@ class bench {
   explicit bench(const std::string& scheme) : scheme_(scheme) {}
 
   bus::node make(const std::string& name, asio::io_context* context = nullptr) const {
-    bus::node_options options{.name = name, .transports = {}, .directory = scratch_.path()};
+    return make(bus::node_options{.name = name, .transports = {}, .context = context});
+  }
+  bus::node make(bus::node_options options) const {
+    options.directory = scratch_.path();
     if (scheme_ == "inproc") options.transports = {transports::inproc()};
     if (scheme_ == "shm") options.transports = {transports::shm()};
     if (scheme_ == "zmq") {
       options.transports = {transports::zmq()};
       options.listen = {"tcp://127.0.0.1:*"};
     }
-    options.context = context;
     return bus::node(std::move(options));
   }
   [[nodiscard]] const std::string& directory() const { return scratch_.path(); }
@@ -109,6 +115,15 @@ constexpr bus::subscription_options blocking(std::uint32_t depth,
   return {.depth = depth, .when_full = bus::drop::none, .block_for = block_for};
 }
 
+// Whether the kernel has this thread of ours asleep.
+bool sleeps(pid_t thread) {
+  std::ifstream words("/proc/self/task/" + std::to_string(thread) + "/stat");
+  std::string line;
+  std::getline(words, line);
+  const auto name_ends = line.rfind(") ");
+  return name_ends != std::string::npos && line[name_ends + 2] == 'S';
+}
+
 // Publishes 1, 2, 3 ... until a subscription has no place; returns how many it had places for.
 std::uint64_t fill(bus::publisher<reading>& numbers) {
   std::uint64_t sent = 0;
@@ -158,6 +173,75 @@ TEST_CASE("a slow subscription that blocks loses nothing to a publisher that wai
   CHECK(row.counts[bus::column::gate_waited_ns] > 0);
   CHECK(row.counts[bus::column::gate_since_ns] == 0);
   CHECK(row.counts[bus::column::gate_missed] == 0);
+}
+
+TEST_CASE("publish_wait waits for memory that subscribers hold") {
+  const bench world(GENERATE(std::string("inproc"), "shm"));
+  constexpr std::uint64_t memory = 8 << 20;
+  const std::vector<std::byte> large(memory / 4);
+  bus::node reader = world.make("reader");
+  bus::node_options about{.name = "writer", .transports = {}};
+  about.memory_bytes_max = memory;
+  bus::node writer = world.make(std::move(about));
+  auto heard = reader.subscribe<bus::raw>("images");
+  auto images = writer.advertise<bus::raw>("images");
+  REQUIRE(turn({&reader, &writer}, [&] { return images.matched() == 1; }));
+  std::vector<bus::received<bus::raw>> kept;
+  for (bool all = false; !all;) {
+    const auto outcome = images.publish_wait(large, 0ns);
+    all = outcome.error == bus::errc::no_memory;
+    REQUIRE((all || outcome.taken == 1));
+    REQUIRE(kept.size() < 8);
+    if (all) continue;
+    auto one = heard.take(patience);
+    REQUIRE(one);
+    kept.push_back(std::move(*one));
+  }
+  REQUIRE(kept.size() >= 2);
+  const std::uint64_t sent = images.sequence();
+  REQUIRE(sent == kept.size());
+  CHECK(images.publish_wait(large, 10ms).error == bus::errc::no_memory);
+  CHECK(images.sequence() == sent);
+
+  const auto publisher = static_cast<pid_t>(::syscall(SYS_gettid));
+  std::atomic<bool> is_late = false;
+  std::jthread holder([&] {
+    const auto until = bus::deadline::after(patience);
+    while (!sleeps(publisher) && !until.passed()) std::this_thread::yield();
+    is_late = until.passed();
+    kept.pop_back();
+  });
+  CHECK(images.publish_wait(large, for_ever).taken == 1);
+  CHECK_FALSE(is_late);
+  CHECK(images.sequence() == sent + 1);
+}
+
+TEST_CASE("publish_wait waits until a network link has room for so many bytes") {
+  const bench world("zmq");
+  // Three of these are more than may be on the way (transport_setup::link_bytes_max).
+  const std::vector<std::byte> large(90 << 20);
+  constexpr std::uint64_t count = 5;
+  bus::accounts books;
+  std::jthread reader([&] {
+    bus::node node = world.make("reader");
+    auto heard = node.subscribe<bus::raw>("images", blocking(8));
+    for (std::uint64_t i = 0; i < count; ++i) {
+      if (!heard.take(patience)) break;
+    }
+    books = heard.accounts();
+  });
+  bus::node node = world.make("writer");
+  auto images = node.advertise<bus::raw>("images");
+  REQUIRE(images.wait_matched(1, patience));
+  for (std::uint64_t i = 1; i <= count; ++i) {
+    const auto outcome = images.publish_wait(large, patience);
+    REQUIRE(outcome);
+    REQUIRE(outcome.taken == 1);
+  }
+  while (images.backlog() > 0) node.run_for(1ms);
+  reader.join();
+  CHECK(books.delivered == count);
+  CHECK(books.lost_in_all() == 0);
 }
 
 TEST_CASE("a coroutine waits for room, and nothing is lost") {

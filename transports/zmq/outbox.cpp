@@ -418,6 +418,11 @@ std::size_t peer_outbox::unsettled() noexcept {
   return in_flight_;
 }
 
+bool peer_outbox::has_room_for(std::uint64_t bytes) noexcept {
+  if (in_flight_ > 0) read_messages();
+  return has_room(bytes, 0, 0);
+}
+
 std::string peer_outbox::describe() const {
   const std::string where = tried_ == 0 ? "nowhere" : candidates_[tried_ - 1];
   const std::string who = "zmq " + where + ", node " + bus::to_hex(peer_.value);

@@ -38,6 +38,7 @@ class peer_outbox final : public bus::outbox, public watcher {
   [[nodiscard]] std::error_code reason() const noexcept override { return reason_; }
   [[nodiscard]] bool arm() noexcept override;
   [[nodiscard]] std::size_t unsettled() noexcept override;
+  [[nodiscard]] bool has_room_for(std::uint64_t bytes) noexcept override;
   [[nodiscard]] bus::link_figures figures() const noexcept override { return figures_; }
   [[nodiscard]] std::string describe() const override;
 
