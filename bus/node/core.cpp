@@ -216,24 +216,25 @@ core::~core() {
 
 void core::open_directory() {
   const std::string& path = options_.directory;
+  const auto refuse = [&](std::error_code why) {
+    throw error(why, "cannot use the bus directory " + path + ": " + why.message() +
+                         rule_of(why, path) + "; " + advice(why));
+  };
   auto opened = rendezvous::open(path, id_);
-  if (!opened) {
-    throw error(opened.error(), "cannot use the bus directory " + path + ": " +
-                                    opened.error().message() + rule_of(opened.error(), path) +
-                                    "; " + advice(opened.error()));
-  }
+  if (!opened) refuse(opened.error());
   rendezvous_ = std::make_unique<rendezvous>(std::move(*opened));
-  if (rendezvous_->waits_at_pipe()) {
-    complain(
-        "no inotify instance left, so others call by a pipe: raise "
-        "fs.inotify.max_user_instances");
-  }
   auto ledger = ledger_file::create(rendezvous_->directory(), id_);
   if (!ledger) {
     throw error(ledger.error(), "cannot create the node's ledger in " + path + ": " +
                                     ledger.error().message() + "; " + advice(ledger.error()));
   }
   ledger_ = std::move(*ledger);
+  if (auto watched = rendezvous_->begin_watching(); !watched) refuse(watched.error());
+  if (rendezvous_->waits_at_pipe()) {
+    complain(
+        "no inotify instance left, so others call by a pipe: raise "
+        "fs.inotify.max_user_instances");
+  }
 }
 
 void core::open_transports() {

@@ -98,13 +98,14 @@ result<rendezvous> rendezvous::open(const std::string& path, node_id self) {
   if (auto made = have_directory(opened.directory(), schemas); !made) {
     return unexpected(made.error());
   }
-  auto watched = opened.watch();
-  // EMFILE is also what a process without descriptors gets; then the pipe fails in the same way.
-  if (!watched && watched.error().value() == EMFILE && self != node_id{}) {
-    watched = opened.wait_at_pipe(self);
-  }
-  if (!watched) return unexpected(watched.error());
   return opened;
+}
+
+result<void> rendezvous::begin_watching() {
+  auto watched = watch();
+  // EMFILE is also what a process without descriptors gets; then the pipe fails in the same way.
+  if (!watched && watched.error().value() == EMFILE) watched = wait_at_pipe();
+  return watched;
 }
 
 result<rendezvous> rendezvous::visit(const std::string& path) {
@@ -129,9 +130,9 @@ result<void> rendezvous::watch() noexcept {
   return {};
 }
 
-result<void> rendezvous::wait_at_pipe(node_id self) {
+result<void> rendezvous::wait_at_pipe() {
   if (auto made = have_directory(directory(), waiting); !made) return made;
-  const std::string name = pipe_name(self);
+  const std::string name = pipe_name(self_);
   auto pipe = create_pipe(directory(), name.c_str());
   if (!pipe) return unexpected(pipe.error());
   watch_ = std::move(*pipe);
@@ -267,6 +268,7 @@ result<bool> rendezvous::renew() {
   }
   auto again = open(path_, self_);
   if (!again) return unexpected(again.error());
+  if (auto watched = again->begin_watching(); !watched) return unexpected(watched.error());
   // In a directory that only moved, our files would show a node that lives there.
   if (!is_where_it_was()) remove(self_);
   *this = std::move(*again);

@@ -37,16 +37,18 @@ struct card_change {
 
 class rendezvous {
  public:
-  // Makes the directory (0700) if it is missing and begins to watch it. `self` is the node that
-  // may have to wait at a pipe; whoever has none needs inotify. Errors: denied (it belongs to
+  // Makes the directory (0700) if it is missing, for the node `self`. Errors: denied (it belongs to
   // somebody else, or others may write to it), no_space, or the kernel's.
-  [[nodiscard]] static result<rendezvous> open(const std::string& path, node_id self = {});
+  [[nodiscard]] static result<rendezvous> open(const std::string& path, node_id self);
   // Only to read: makes nothing and watches nothing, so changes() has nothing to say. Whose
   // directory it is, is not asked. Errors: not_found, denied, or the kernel's.
   [[nodiscard]] static result<rendezvous> visit(const std::string& path);
 
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   [[nodiscard]] int directory() const noexcept { return directory_.get(); }
+  // Begins to watch it: by inotify, or at a pipe if there is no instance left. Before changes(),
+  // and after the node's ledger is there, whose lock proves whose pipe it is. Errors: the kernel's.
+  [[nodiscard]] result<void> begin_watching();
   // Readable when changes() has something to say; level-triggered.
   [[nodiscard]] int wait_handle() const noexcept { return watch_.get(); }
 
@@ -86,7 +88,7 @@ class rendezvous {
  private:
   rendezvous() = default;
   [[nodiscard]] result<void> watch() noexcept;
-  [[nodiscard]] result<void> wait_at_pipe(node_id self);
+  [[nodiscard]] result<void> wait_at_pipe();
   [[nodiscard]] bool is_where_it_was() const noexcept;
   [[nodiscard]] bool is_own(std::string_view name) const noexcept;
   void read_watch(std::vector<node_id>& touched);

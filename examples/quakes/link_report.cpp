@@ -51,11 +51,11 @@ void group(grouping& into, const std::string& from, const bus::wire::Link& link)
 
 link_report::link_report(const std::vector<std::string>& directories) {
   for (const std::string& path : directories) {
-    auto opened = bus::rendezvous::open(path);
+    // Its nodes may not have made it yet.
+    auto opened = bus::rendezvous::open(path, bus::node_id{});
     if (!opened) {
       throw bus::error(opened.error(), "cannot read the bus directory " + path + ": " +
-                                           opened.error().message() +
-                                           "; a node takes one of fs.inotify.max_user_instances");
+                                           opened.error().message() + "; ask `bus doctor`");
     }
     places_.push_back(std::move(*opened));
   }

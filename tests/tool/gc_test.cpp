@@ -1,5 +1,6 @@
 // bus gc removes what the dead have left, and never anything of the living.
 #include "schemas/demo/quake.pb.h"
+#include "tests/no_inotify.hpp"
 #include "tests/tool/workbench.hpp"
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -144,13 +146,21 @@ TEST_CASE("gc does not take a ledger that is just being made for a dead one's") 
 
 // Found by `bus chaos --transport zmq --seed 2`: a node that was killed between making its ledger
 // and locking it left a file that gc took for somebody's beginning.
+// And by `bus chaos --seed 20261128`, beside tests that had taken all inotify instances: one that
+// was killed between making its pipe and its ledger left a pipe that gc could not tell from a
+// beginning.
 TEST_CASE("whoever is killed at any of its calls to the file system, one gc leaves nothing") {
+  const bool waits_at_pipe = GENERATE(false, true);
+  INFO((waits_at_pipe ? "no inotify" : "inotify"));
+  std::optional<tests::no_inotify> taken;
+  if (waits_at_pipe) taken.emplace();
+  if (taken && !*taken) return;
   const scratch where;
   ::setenv("OMNIBUS_DIR", (where.path() + "/bus").c_str(), 1);
   ::setenv("LSAN_OPTIONS", "detect_leaks=0", 1);  // who is traced cannot look for leaks
   // Every call that makes, names or removes a file, from the first to the last of a node's life.
   const std::string calls =
-      "openat,flock,fallocate,mkdirat,linkat,renameat,bind,listen,ftruncate,write,unlinkat";
+      "openat,flock,fallocate,mkdirat,mknodat,linkat,renameat,bind,listen,ftruncate,write,unlinkat";
   const std::string traced = "strace -f -qq -o /dev/null -e trace=" + calls +
                              " -e inject=" + calls + ":signal=SIGKILL:when=";
   const std::string life = std::string(" ") + BUS_COMMAND + " echo x --timeout 0.01 2>/dev/null";
@@ -167,6 +177,8 @@ TEST_CASE("whoever is killed at any of its calls to the file system, one gc leav
     ++killed;
     CHECK(where.run({"gc"}).code == 0);
     CHECK(where.files().empty());
+    const std::string room = where.path() + "/bus/waiting";
+    CHECK((!std::filesystem::exists(room) || std::filesystem::is_empty(room)));
   }
   ::unsetenv("LSAN_OPTIONS");
   ::unsetenv("OMNIBUS_DIR");
