@@ -128,8 +128,7 @@ class core {
 
   // Memory for a message of `source`, where its subscribers read it. Errors: too_big, no_memory.
   [[nodiscard]] result<loan> lend(publication& source, std::uint64_t bytes) noexcept {
-    transport& lender = source.lender ? *source.lender : *transports_.front();
-    auto lent = lender.lend(bytes);
+    auto lent = lender_of(source).lend(bytes);
     if (!lent) source.row->add(column::refused, 1);
     return lent;
   }
@@ -266,6 +265,9 @@ class core {
            (idle_turns_ < now_and_then || turns_ % now_and_then_when_idle == 0);
   }
 
+  [[nodiscard]] transport& lender_of(const publication& source) const noexcept {
+    return source.lender ? *source.lender : *transports_.front();
+  }
   void pass() noexcept;
   void hang_bell();
   void come_up();

@@ -151,8 +151,7 @@ std::error_code core::wait_memory(publication& source, std::uint64_t bytes, dead
       missing = errc::closed;
       return true;
     }
-    transport& lender = source.lender ? *source.lender : *transports_.front();
-    const auto lent = lender.lend(bytes);
+    const auto lent = lender_of(source).lend(bytes);
     missing = lent ? std::error_code{} : lent.error();
     if (missing != errc::no_memory) return true;
     // Whoever holds it, for whatever publisher of ours, is to wake us when it lets go.

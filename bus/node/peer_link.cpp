@@ -169,7 +169,6 @@ bool peer_link::admits(const publication& source, std::uint64_t bytes,
   const auto at = attachments_.find(source.number);
   if (at == attachments_.end() || !at->second.counted) return true;
   const bool has_way = carries(bytes);
-  unsettled_work_ = unsettled_work_ || !has_way;
   bool all = true;
   for (auto& [number, each] : at->second.gates) {
     if (has_way && each.state.has_place(at->second.sent + 1)) {

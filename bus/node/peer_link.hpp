@@ -181,7 +181,9 @@ class peer_link {
   };
 
   [[nodiscard]] bool carries(std::uint64_t bytes) noexcept {
-    return has_room() && (!box_ || box_->has_room_for(bytes));
+    const bool has_way = has_room() && (!box_ || box_->has_room_for(bytes));
+    unsettled_work_ = unsettled_work_ || !has_way;
+    return has_way;
   }
   bool took(publication& source, const result<std::size_t>& sent) noexcept {
     if (!sent || *sent != 1) {

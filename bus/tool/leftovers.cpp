@@ -166,7 +166,6 @@ std::vector<leftover> find_leftovers(const rendezvous& place) {
   }
   const auto hearers = gone.empty() ? std::map<node_id, node_id>() : hearers_of(directory, living);
   for (const auto& [node, dead] : gone) {
-    const bool orphaned = !dead;
     std::string reason = dead ? "its node " + display_name(place, node) + " is dead"
                               : "its node's ledger is gone, and so is the node";
     const auto hearer = hearers.find(node);
@@ -178,7 +177,7 @@ std::vector<leftover> find_leftovers(const rendezvous& place) {
     for (const std::string& name : names) {
       const auto parts = split(name);
       if (!parts || parts->node != node || !is_node_file(parts->rest)) continue;
-      if (orphaned && !is_old(directory, name)) continue;
+      if (!dead && !is_old(directory, name)) continue;
       // The ledger is the proof, so it goes last.
       if (parts->rest == ".ledger") {
         ledger = name;
