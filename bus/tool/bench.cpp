@@ -1,7 +1,7 @@
 #include "bus/tool/bench.hpp"
 
+#include "bus/base/child_process.hpp"
 #include "bus/bus.hpp"
-#include "bus/tool/child.hpp"
 #include "bus/tool/figures.hpp"
 #include "bus/tool/limits.hpp"
 #include "bus/tool/private_folder.hpp"
@@ -22,7 +22,6 @@
 #include <thread>
 #include <vector>
 
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,8 +29,6 @@
 #include <asio/detached.hpp>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
-
-extern char** environ;
 
 namespace bus::tool {
 namespace {
@@ -194,39 +191,19 @@ class peer {
       thread_ = std::jthread([=] { play(role, bench, directory); });
       return;
     }
-    std::vector<std::string> words = {"bus",
-                                      "bench-peer",
-                                      role,
-                                      "--directory",
-                                      directory,
-                                      "--transport",
-                                      bench.transport,
-                                      "--wait",
-                                      bench.wait,
-                                      "--size",
-                                      std::to_string(bench.size),
-                                      "--depth",
-                                      std::to_string(bench.depth),
-                                      "--loop",
-                                      bench.loop};
-    if (bench.untouched) words.emplace_back("--untouched");
-    std::vector<char*> arguments;
-    arguments.reserve(words.size() + 1);
-    for (std::string& word : words) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
-    posix_spawn_file_actions_t files;
-    ::posix_spawn_file_actions_init(&files);
-    ::posix_spawn_file_actions_adddup2(&files, life_.far_end(), STDIN_FILENO);
-    const int failed =
-        ::posix_spawn(&pid_, "/proc/self/exe", &files, nullptr, arguments.data(), environ);
-    ::posix_spawn_file_actions_destroy(&files);
-    if (failed != 0) {
-      throw std::runtime_error("cannot start a peer process: the system has no room for one");
+    child_plan plan{.command = {"/proc/self/exe", "bench-peer", role, "--directory", directory,
+                                "--transport", bench.transport, "--wait", bench.wait, "--size",
+                                std::to_string(bench.size), "--depth", std::to_string(bench.depth),
+                                "--loop", bench.loop}};
+    if (bench.untouched) plan.command.emplace_back("--untouched");
+    auto started = child_process::start(plan);
+    if (!started) {
+      throw std::runtime_error("cannot start a peer process: " + started.error().message());
     }
+    process_.emplace(std::move(*started));
   }
   ~peer() {
-    if (pid_ <= 0) return;
-    reap(pid_, 5s);  // it ends by itself after the stop word
+    if (process_) static_cast<void>(process_->wait_for(5s));  // it ends after the stop word
   }
   peer(const peer&) = delete;
   peer& operator=(const peer&) = delete;
@@ -234,18 +211,18 @@ class peer {
   // Stands still until go_on(): the machine's own limit is not to share its cores with a peer that
   // spins. A thread cannot.
   void pause() const noexcept {
-    if (pid_ <= 0 || ::kill(pid_, SIGSTOP) != 0) return;
+    if (!process_ || !process_->signal(SIGSTOP)) return;
     siginfo_t stopped{};
-    while (::waitid(P_PID, static_cast<id_t>(pid_), &stopped, WSTOPPED) != 0 && errno == EINTR) {
+    const auto handle = static_cast<id_t>(process_->handle());
+    while (::waitid(P_PIDFD, handle, &stopped, WSTOPPED) != 0 && errno == EINTR) {
     }
   }
   void go_on() const noexcept {
-    if (pid_ > 0) static_cast<void>(::kill(pid_, SIGCONT));
+    if (process_) static_cast<void>(process_->signal(SIGCONT));
   }
 
  private:
-  lifeline life_;
-  pid_t pid_ = -1;
+  std::optional<child_process> process_;
   std::jthread thread_;
 };
 
@@ -585,8 +562,6 @@ int run_bench(const bench_options& options) {
 }
 
 int run_bench_peer(const bench_peer_options& options) {
-  // Its standard input is the lifeline of whoever started it.
-  if (!lifeline::holds(STDIN_FILENO)) return 1;
   play(options.role, options.bench, options.directory);
   return 0;
 }

@@ -4,7 +4,6 @@
 #include "bus/node/ledger_file.hpp"
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -14,14 +13,9 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <spawn.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-
-extern char** environ;
 
 namespace bus::tool {
 namespace {
@@ -37,22 +31,6 @@ constexpr auto leaving_within = 15s;
 // What a finding's history shows.
 constexpr std::size_t deeds_shown = 24;
 
-pid_t spawn(const std::vector<std::string>& words, int standard_input) {
-  std::vector<char*> arguments;
-  arguments.reserve(words.size() + 1);
-  for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
-  arguments.push_back(nullptr);
-  posix_spawn_file_actions_t files;
-  ::posix_spawn_file_actions_init(&files);
-  ::posix_spawn_file_actions_adddup2(&files, standard_input, STDIN_FILENO);
-  pid_t made = 0;
-  const int failed =
-      ::posix_spawn(&made, "/proc/self/exe", &files, nullptr, arguments.data(), environ);
-  ::posix_spawn_file_actions_destroy(&files);
-  if (failed != 0) throw std::runtime_error("cannot start a party: the system has no room for one");
-  return made;
-}
-
 // How long a process was ready to run, and the kernel ran others. 0 where the kernel does not say.
 std::int64_t starved_ns(pid_t process) {
   std::ifstream words("/proc/" + std::to_string(process) + "/schedstat");
@@ -66,16 +44,6 @@ void append(std::vector<std::string>& to, std::vector<std::string> more) {
   std::move(more.begin(), more.end(), std::back_inserter(to));
 }
 
-// Its exit code, or minus the signal that ended it; it is waited for `within`, and then killed.
-int reap_status(pid_t child, const fd& process, std::chrono::milliseconds within) {
-  pollfd end{.fd = process.get(), .events = POLLIN, .revents = 0};
-  if (::poll(&end, 1, static_cast<int>(within.count())) != 1) ::kill(child, SIGKILL);
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
-
 }  // namespace
 
 chaos_cast::chaos_cast(const chaos_options& options, std::uint32_t lives)
@@ -85,15 +53,6 @@ chaos_cast::chaos_cast(const chaos_options& options, std::uint32_t lives)
       judge_(options, lives) {
   parties_.resize(options.publishers + options.subscribers);
   for (std::uint32_t seat = 0; seat < parties_.size(); ++seat) parties_[seat].seat = seat;
-}
-
-chaos_cast::~chaos_cast() {
-  for (const party& one : parties_) {
-    if (one.pid == 0) continue;
-    ::kill(one.pid, SIGKILL);
-    while (::waitpid(one.pid, nullptr, 0) < 0 && errno == EINTR) {
-    }
-  }
 }
 
 bool chaos_cast::publishes(const party& at) const noexcept {
@@ -111,32 +70,29 @@ void chaos_cast::start(party& at, std::uint32_t character) {
   at.record =
       mapped_file(record_path(folder(), at.life),
                   publishes(at) ? sizeof(publisher_record) : subscriber_arrays(lives_).bytes());
-  at.pid = spawn({"bus",           "chaos-peer",
-                  "--folder",      folder(),
-                  "--transport",   options_.transport,
-                  "--seed",        std::to_string(options_.seed),
-                  "--publishers",  std::to_string(options_.publishers),
-                  "--subscribers", std::to_string(options_.subscribers),
-                  "--seat",        std::to_string(at.seat),
-                  "--life",        std::to_string(at.life),
-                  "--lives",       std::to_string(lives_),
-                  "--character",   std::to_string(character)},
-                 life_.far_end());
-  at.process = fd(static_cast<int>(::syscall(SYS_pidfd_open, at.pid, 0)));
-  if (!at.process) throw std::runtime_error("no descriptors left");
+  auto made =
+      child_process::start({.command = {"/proc/self/exe", "chaos-peer",
+                                        "--folder",       folder(),
+                                        "--transport",    options_.transport,
+                                        "--seed",         std::to_string(options_.seed),
+                                        "--publishers",   std::to_string(options_.publishers),
+                                        "--subscribers",  std::to_string(options_.subscribers),
+                                        "--seat",         std::to_string(at.seat),
+                                        "--life",         std::to_string(at.life),
+                                        "--lives",        std::to_string(lives_),
+                                        "--character",    std::to_string(character)}});
+  if (!made) throw std::runtime_error("cannot start a party: " + made.error().message());
+  at.process.emplace(std::move(*made));
   at.turned_ns = steady_ns();
   ++did_.started;
 }
 
-// By the process descriptor: what it names is our child, whatever became of the number.
-void chaos_cast::send(party& at, int number) {
-  static_cast<void>(::syscall(SYS_pidfd_send_signal, at.process.get(), number, nullptr, 0));
-}
+void chaos_cast::send(party& at, int number) { static_cast<void>(at.process->signal(number)); }
 
 void chaos_cast::perform(const deed& one, std::vector<finding>& found) {
   party& at = parties_[one.seat];
-  if (one.what == deed_kind::start && at.pid != 0) bury(at, found);  // it was asked to leave
-  if (one.what != deed_kind::start && at.pid == 0) return;           // and had left already
+  if (one.what == deed_kind::start && at.process) bury(at, found);  // it was asked to leave
+  if (one.what != deed_kind::start && !at.process) return;          // and had left already
   switch (one.what) {
     case deed_kind::start:
       start(at, one.character);
@@ -168,18 +124,15 @@ void chaos_cast::perform(const deed& one, std::vector<finding>& found) {
 void chaos_cast::watch(std::int64_t until_ns, std::vector<finding>& found) {
   std::vector<pollfd> ends;
   for (const party& one : parties_) {
-    if (one.pid != 0) ends.push_back({.fd = one.process.get(), .events = POLLIN, .revents = 0});
+    if (one.process) ends.push_back({.fd = one.process->handle(), .events = POLLIN, .revents = 0});
   }
   const std::int64_t left_ns = std::max<std::int64_t>(0, until_ns - steady_ns());
   const timespec pause{left_ns / 1'000'000'000, left_ns % 1'000'000'000};
   static_cast<void>(::ppoll(ends.data(), ends.size(), &pause, nullptr));
   const std::int64_t now = steady_ns();
   for (party& one : parties_) {
-    if (one.pid == 0) continue;
-    for (const pollfd& end : ends) {
-      if (end.fd == one.process.get() && end.revents != 0) bury(one, found);
-    }
-    if (one.pid != 0) look_at(one, now, found);
+    if (one.process && one.process->poll()) bury(one, found);
+    if (one.process) look_at(one, now, found);
   }
 }
 
@@ -193,9 +146,9 @@ void chaos_cast::look_at(party& at, std::int64_t now_ns, std::vector<finding>& f
     return;
   }
   // On a busy machine it may stand still because it is not let run: that is not its fault.
-  if (at.starved_ns < 0) at.starved_ns = starved_ns(at.pid);
+  if (at.starved_ns < 0) at.starved_ns = starved_ns(at.process->pid());
   if (still_ns < blocked_after_ns) return;
-  const std::int64_t kept_ns = starved_ns(at.pid) - at.starved_ns;
+  const std::int64_t kept_ns = starved_ns(at.process->pid()) - at.starved_ns;
   if (still_ns - kept_ns < blocked_after_ns) return;
   found.push_back({fmt::format("seat {}, life {} has not turned for {} s, {} of them for want of a "
                                "processor, and nobody stopped it",
@@ -205,15 +158,19 @@ void chaos_cast::look_at(party& at, std::int64_t now_ns, std::vector<finding>& f
 
 void chaos_cast::bury(party& at, std::vector<finding>& found) {
   const std::int64_t now = steady_ns();
-  const int status = reap_status(at.pid, at.process, leaving_within);
-  const bool left = status == 0 && at.asked;
-  // It was killed by us, or left; or was asked to leave before it had learned what that means.
-  if (!left && status != -SIGKILL && !(at.asked && status == -SIGTERM)) {
-    found.push_back({fmt::format("seat {}, life {} ended by itself, with {} {}", at.seat, at.life,
-                                 status < 0 ? "signal" : "exit code", std::abs(status)),
-                     at.life, now});
+  auto ended = at.process->wait_for(leaving_within);
+  if (!ended) {
+    send(at, SIGKILL);
+    ended = at.process->wait();
   }
-  if (at.asked && status == -SIGKILL) {
+  const bool left = ended->succeeded() && at.asked;
+  // It was killed by us, or left; or was asked to leave before it had learned what that means.
+  if (!left && ended->signal != SIGKILL && !(at.asked && ended->signal == SIGTERM)) {
+    found.push_back(
+        {fmt::format("seat {}, life {} of itself {}", at.seat, at.life, ended->describe()), at.life,
+         now});
+  }
+  if (at.asked && ended->signal == SIGKILL) {
     found.push_back({fmt::format("seat {}, life {} did not leave within {} s", at.seat, at.life,
                                  leaving_within.count()),
                      at.life, now});
@@ -225,7 +182,6 @@ void chaos_cast::bury(party& at, std::vector<finding>& found) {
     bury_subscriber(at, how, found);
   }
   ::unlink(record_path(folder(), at.life).c_str());
-  at.pid = 0;
   at.process.reset();
   at.record = mapped_file();
 }
@@ -273,7 +229,7 @@ void chaos_cast::bury_subscriber(const party& at, chaos_ending how, std::vector<
 const chaos_judge& chaos_cast::judge() {
   std::vector<publisher_account> living;
   for (const party& at : parties_) {
-    if (at.pid == 0 || !publishes(at)) continue;
+    if (!at.process || !publishes(at)) continue;
     living.push_back(account_of(at.record.as<publisher_record>()));
     living.back().seat = at.seat;
     living.back().life = at.life;
@@ -289,7 +245,7 @@ std::vector<finding> chaos_cast::judge_at_rest() {
     for (finding& each : chaos_judge::judge(one)) found.push_back(std::move(each));
   }
   for (const party& at : parties_) {
-    if (at.pid == 0 || publishes(at)) continue;
+    if (!at.process || publishes(at)) continue;
     const subscriber_account one = account(at, chaos_ending::lives);
     std::vector<finding> all = knows.judge(one, at.character);
     for (finding& each : knows.judge_at_rest(one, at.character)) all.push_back(std::move(each));
@@ -304,7 +260,7 @@ std::vector<finding> chaos_cast::judge_at_rest() {
 void chaos_cast::go_home(std::vector<finding>& found) {
   const bool wait = found.empty();
   for (party& at : parties_) {
-    if (at.pid == 0) continue;
+    if (!at.process) continue;
     at.asked = wait;
     if (!wait) send(at, SIGKILL);
     bury(at, found);
@@ -314,7 +270,7 @@ void chaos_cast::go_home(std::vector<finding>& found) {
 std::uint64_t chaos_cast::taken() const noexcept {
   std::uint64_t sum = dead_books_.taken;
   for (const party& at : parties_) {
-    if (at.pid == 0 || publishes(at)) continue;
+    if (!at.process || publishes(at)) continue;
     for (const books_record& books : at.record.as<subscriber_record>().books) {
       sum += seen(books.taken);
     }

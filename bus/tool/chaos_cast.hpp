@@ -3,20 +3,18 @@
 // has been judged, and the books of all.
 #pragma once
 
-#include "bus/base/fd.hpp"
+#include "bus/base/child_process.hpp"
 #include "bus/tool/chaos_plan.hpp"
 #include "bus/tool/chaos_record.hpp"
 #include "bus/tool/chaos_verdict.hpp"
-#include "bus/tool/child.hpp"
 #include "bus/tool/private_folder.hpp"
 #include "bus/topic/pattern.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <sys/types.h>
 
 namespace bus::tool {
 
@@ -32,12 +30,12 @@ class chaos_cast {
  public:
   // Throws std::runtime_error when there is no place for its files.
   chaos_cast(const chaos_options& options, std::uint32_t lives);
-  ~chaos_cast();
+  ~chaos_cast() = default;  // kills all
   chaos_cast(const chaos_cast&) = delete;
   chaos_cast& operator=(const chaos_cast&) = delete;
 
-  // Descriptors that it holds while it lives, and no process does: the folder's and the lifeline's.
-  static constexpr std::size_t descriptors = 3;
+  // Descriptors that it holds while it lives, and no process does: the folder's.
+  static constexpr std::size_t descriptors = 1;
 
   [[nodiscard]] const std::string& folder() const noexcept { return folder_.path(); }
   void say(chaos_phase phase) noexcept;
@@ -67,8 +65,7 @@ class chaos_cast {
 
  private:
   struct party {
-    pid_t pid = 0;  // 0: nobody sits there
-    fd process;
+    std::optional<child_process> process;  // empty: nobody sits there
     std::uint32_t seat = 0;
     std::uint32_t life = 0;
     std::uint32_t character = 0;
@@ -104,7 +101,6 @@ class chaos_cast {
   std::uint32_t lives_;
   std::uint32_t started_ = 0;
   private_folder folder_{"omnibus-chaos"};
-  lifeline life_;
   mapped_file stage_;
   std::vector<party> parties_;  // by seat
   chaos_judge judge_;
@@ -115,7 +111,7 @@ class chaos_cast {
 
 template <class Visitor>
 void chaos_cast::meet(const party& from, const party& to, Visitor& visit) const {
-  if (from.pid == 0 || to.pid == 0 || !publishes(from) || publishes(to)) return;
+  if (!from.process || !to.process || !publishes(from) || publishes(to)) return;
   const subscriber_character like = subscriber_like(options_, to.seat, to.character);
   const publisher_character source = publisher_like(options_, from.seat, from.character);
   const subscriber_arrays arrays(lives_);

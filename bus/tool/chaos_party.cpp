@@ -2,7 +2,6 @@
 
 #include "bus/bus.hpp"
 #include "bus/tool/chaos_record.hpp"
-#include "bus/tool/child.hpp"
 #include "bus/topic/pattern.hpp"
 #include "transports/standard.hpp"
 
@@ -328,8 +327,6 @@ bill_of_transports chaos_transports(const std::string& scheme) {
 }
 
 int run_chaos_party(const chaos_party_options& options) {
-  // Its standard input is the lifeline of whoever started it.
-  if (!lifeline::holds(STDIN_FILENO)) return 1;
   static_cast<void>(std::signal(SIGTERM, hear_leave));
   if (part_of(options.chaos, options.seat) == chaos_part::publisher) {
     publishing(options).live();

@@ -1,5 +1,5 @@
-// Children of a program of ours: how they end with it, however it ends, and how their end is waited
-// for. No pid is compared with another: pids are used again, and are others in each namespace.
+// Forked children, which are this program still: how they end with it, however it ends, and how
+// their end is waited for. Other programs are started by bus/base/child_process.hpp.
 #pragma once
 
 #include "bus/base/fd.hpp"
@@ -31,18 +31,12 @@ class lifeline {
     far_ = fd(ends[0]);
     near_ = fd(ends[1]);
   }
-  // What a child of another image gets, as its standard input for example.
-  [[nodiscard]] int far_end() const noexcept { return far_.get(); }
-  // For a forked child, first of all: the same as holds().
+  // For a forked child, first of all: the kernel kills it when the thread that made it ends. False:
+  // that has ended already, and the child should, too.
   [[nodiscard]] bool hold() noexcept {
     near_.reset();
-    return holds(far_.get());
-  }
-  // In the child: the kernel kills it when the thread that started it ends. False: that has ended
-  // already, and the child should, too.
-  [[nodiscard]] static bool holds(int far_end) noexcept {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    pollfd parent{.fd = far_end, .events = 0, .revents = 0};
+    pollfd parent{.fd = far_.get(), .events = 0, .revents = 0};
     return ::poll(&parent, 1, 0) == 0;
   }
 
