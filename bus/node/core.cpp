@@ -177,7 +177,7 @@ void core::come_up() {
     throw error(written.error(), "cannot write the node's card in " + rendezvous_->path() + ": " +
                                      written.error().message() + "; " + advice(written.error()));
   }
-  watch(rendezvous_->wait_handle(), from_rendezvous);
+  if (rendezvous_->wait_handle() >= 0) watch(rendezvous_->wait_handle(), from_rendezvous);
   watch(timer_.get(), from_timer);
   on_cards(rendezvous_->changes());
   call_peers();
@@ -220,7 +220,7 @@ void core::open_directory() {
     throw error(why, "cannot use the bus directory " + path + ": " + why.message() +
                          rule_of(why, path) + "; " + advice(why));
   };
-  auto opened = rendezvous::open(path, id_);
+  auto opened = path == no_directory ? rendezvous::nowhere(id_) : rendezvous::open(path, id_);
   if (!opened) refuse(opened.error());
   rendezvous_ = std::make_unique<rendezvous>(std::move(*opened));
   auto ledger = ledger_file::create(rendezvous_->directory(), id_);
@@ -241,7 +241,7 @@ void core::open_transports() {
   transport_setup setup;
   setup.id = id_;
   setup.doorbell = bell_.get();
-  setup.directory = options_.directory;
+  if (options_.directory != no_directory) setup.directory = options_.directory;
   setup.memory_bytes_max = options_.memory_bytes_max;
   setup.link_depth = options_.link_depth;
   setup.listen = options_.listen;

@@ -119,8 +119,18 @@ held_locks& locks() {
   return held;
 }
 
+result<fd> make_in_memory(std::uint32_t rows) noexcept {
+  fd file(::memfd_create("omnibus-ledger", MFD_CLOEXEC));
+  if (!file) return unexpected(last_system_error());
+  if (const int full = reserve(file.get(), bytes_for(rows))) {
+    return unexpected(system_error_of(full));
+  }
+  return file;
+}
+
 // A ledger's file, locked and with room for so many rows, all zero.
 result<fd> make_locked(int directory, node_id node, std::uint32_t rows) noexcept {
+  if (directory < 0) return make_in_memory(rows);
   const std::string name = file_name(node);
   if (fd nameless = make_nameless(directory, name, rows)) return nameless;
   auto made = create_file(directory, name.c_str());

@@ -20,8 +20,8 @@ namespace bus {
 
 class ledger_file {
  public:
-  // Creates and locks `<node>.ledger` under the directory descriptor. Errors: no_space, denied,
-  // exists, or the kernel's.
+  // Creates and locks `<node>.ledger` under the directory descriptor; -1: in memory, where nobody
+  // else sees it. Errors: no_space, denied, exists, or the kernel's.
   [[nodiscard]] static result<std::unique_ptr<ledger_file>> create(int directory, node_id node);
   // Leaves the file; rendezvous removes it. Other processes keep what they have mapped.
   ~ledger_file();

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace asio {
@@ -40,10 +41,14 @@ struct subscription_options {
   std::chrono::nanoseconds block_for = std::chrono::seconds(1);
 };
 
+// As node_options::directory, or $OMNIBUS_DIR: the node is in no bus directory. It meets those whom
+// it calls, and those who call it, and nobody else; its books are its own.
+inline constexpr std::string_view no_directory = "-";
+
 struct node_options {
-  std::string name;                      // for people; the process's name when empty
-  bill_of_transports transports;         // which, as main decides: transports::standard()
-  std::string directory = {};            // the bus directory; empty: see default_directory()
+  std::string name;               // for people; the process's name when empty
+  bill_of_transports transports;  // which, as main decides: transports::standard()
+  std::string directory = {};  // the bus directory, or no_directory; empty: see default_directory()
   std::vector<std::string> listen = {};  // "tcp://*:7400"; empty: $OMNIBUS_LISTEN, by commas
   std::vector<std::string> peers = {};   // "tcp://host:7400"; empty: $OMNIBUS_PEERS, by commas
   bool insecure = false;  // bind beyond loopback without keys; or $OMNIBUS_INSECURE=1

@@ -101,7 +101,15 @@ result<rendezvous> rendezvous::open(const std::string& path, node_id self) {
   return opened;
 }
 
+rendezvous rendezvous::nowhere(node_id self) {
+  rendezvous made;
+  made.path_ = no_directory;
+  made.self_ = self;
+  return made;
+}
+
 result<void> rendezvous::begin_watching() {
+  if (!directory_) return {};
   auto watched = watch();
   // EMFILE is also what a process without descriptors gets; then the pipe fails in the same way.
   if (!watched && watched.error().value() == EMFILE) watched = wait_at_pipe();
@@ -276,6 +284,7 @@ result<bool> rendezvous::renew() {
 }
 
 result<void> rendezvous::replace(const std::string& name, const std::string& bytes) {
+  if (!directory_) return {};
   step("card.draft");
   // A name of our own in the same directory; rename makes it whole at once for every reader.
   const std::string draft = name + ".tmp" + to_hex(node_id::random().value);

@@ -40,16 +40,19 @@ class rendezvous {
   // Makes the directory (0700) if it is missing, for the node `self`. Errors: denied (it belongs to
   // somebody else, or others may write to it), no_space, or the kernel's.
   [[nodiscard]] static result<rendezvous> open(const std::string& path, node_id self);
+  // No directory: nobody is there, what is written is dropped, and nothing ever changes.
+  [[nodiscard]] static rendezvous nowhere(node_id self);
   // Only to read: makes nothing and watches nothing, so changes() has nothing to say. Whose
   // directory it is, is not asked. Errors: not_found, denied, or the kernel's.
   [[nodiscard]] static result<rendezvous> visit(const std::string& path);
 
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
+  // -1 if this is nowhere.
   [[nodiscard]] int directory() const noexcept { return directory_.get(); }
   // Begins to watch it: by inotify, or at a pipe if there is no instance left. Before changes(),
   // and after the node's ledger is there, whose lock proves whose pipe it is. Errors: the kernel's.
   [[nodiscard]] result<void> begin_watching();
-  // Readable when changes() has something to say; level-triggered.
+  // Readable when changes() has something to say; level-triggered. -1: it never has.
   [[nodiscard]] int wait_handle() const noexcept { return watch_.get(); }
 
   // What changed since the last call; the first call tells all that is there. Cards of dead nodes
