@@ -6,5 +6,6 @@
 #include "bus/base/result.hpp"
 #include "bus/codec/codec.hpp"
 #include "bus/codec/received.hpp"
+#include "bus/node/child.hpp"
 #include "bus/node/error.hpp"
 #include "bus/node/node.hpp"

@@ -247,11 +247,15 @@ result<child_process> child_process::start(const child_plan& plan) {
   return child_process(std::move(made->second), made->first);
 }
 
+child_process::child_process(fd&& handle, pid_t pid) noexcept
+    : handle_(std::move(handle)), pid_(pid), parent_(::getpid()) {}
+
 child_process& child_process::operator=(child_process&& other) noexcept {
   if (this == &other) return *this;
   end();
   handle_ = std::move(other.handle_);
   pid_ = other.pid_;
+  parent_ = other.parent_;
   status_ = other.status_;
   return *this;
 }
@@ -259,7 +263,7 @@ child_process& child_process::operator=(child_process&& other) noexcept {
 child_process::~child_process() { end(); }
 
 void child_process::end() noexcept {
-  if (!handle_ || status_) return;
+  if (!handle_ || status_ || parent_ != ::getpid()) return;
   static_cast<void>(signal(SIGKILL));
   static_cast<void>(wait());
 }

@@ -58,7 +58,7 @@ class child_process {
   [[nodiscard]] static result<child_process> start(const child_plan& plan);
   child_process(child_process&&) noexcept = default;
   child_process& operator=(child_process&& other) noexcept;
-  // A child that still runs is killed, and waited for.
+  // A child that still runs is killed, and waited for; not by a forked copy of us.
   ~child_process();
 
   // For people: use signal() to signal it.
@@ -75,12 +75,13 @@ class child_process {
   result<void> signal(int number) const noexcept;
 
  private:
-  child_process(fd&& handle, pid_t pid) noexcept : handle_(std::move(handle)), pid_(pid) {}
+  child_process(fd&& handle, pid_t pid) noexcept;
   [[nodiscard]] std::optional<exit_status> reap(int options) noexcept;
   void end() noexcept;
 
   fd handle_;
   pid_t pid_ = -1;
+  pid_t parent_ = -1;
   std::optional<exit_status> status_;
 };
 

@@ -374,13 +374,14 @@ void core::attend() {
       std::uint64_t ticks = 0;
       static_cast<void>(!::read(timer_.get(), &ticks, sizeof ticks));
       timer_set_ns_ = INT64_MAX;
-    } else {
+    } else if (what != from_child) {
       entrances_[what].arrivals->attend(*reception_);
       // The next turns take what came, and no more than the subscriptions have room for.
       entrances_[what].has_called = true;
     }
   }
   in_pump_ = false;
+  look_after_children();
   tend();
   keep_books();
 }
@@ -470,6 +471,7 @@ void core::set_timer() {
   for (const auto& [peer, link] : links_) next = std::min(next, link->wake_at_ns());
   for (const auto& [address, link] : calls_) next = std::min(next, link->wake_at_ns());
   for (const auto& [peer, one] : suspects_) next = std::min(next, one.look_at_ns);
+  for (const auto& one : children_) next = std::min(next, one->due_ns());
   if (!leaving_) {
     next = std::min(
         {next, mend_at_ns_, card_file_.due_ns(), links_file_.due_ns(), introductions_.due_ns()});

@@ -17,6 +17,7 @@
 #include "bus/node/rendezvous.hpp"
 #include "bus/node/sentry.hpp"
 #include "bus/node/subscription.hpp"
+#include "bus/node/supervised.hpp"
 #include "bus/node/tide.hpp"
 #include "bus/route/directory.hpp"
 #include "bus/route/explain.hpp"
@@ -193,6 +194,13 @@ class core {
   // One turn; takes at most `budget` samples; returns how many. A transport that had something is
   // the last to be looked at in the next turn, so that what it brings need not wait for the others.
   std::size_t pump(std::size_t budget);
+  // Starts a child, and looks after it until let_go(). Errors: as child_process::start().
+  [[nodiscard]] result<std::shared_ptr<supervised>> look_after(child_plan plan, restart when);
+  // Kills it, if it runs, and waits for that. A forked child of ours does nothing: it is not its.
+  void let_go(const std::shared_ptr<supervised>& one) noexcept;
+  // Turns until it is over: how it ended; or until the deadline. In a callback nothing turns.
+  [[nodiscard]] std::optional<exit_status> wait_end(supervised& one, deadline until);
+
   // Turns until done() or the deadline; sleeps between by the node's policy. Returns done().
   // Rethrows what a callback threw.
   template <class Done>
@@ -244,6 +252,7 @@ class core {
   // What epoll says about a descriptor: the number of its transport, or one of these.
   static constexpr std::uint32_t from_rendezvous = 1000;
   static constexpr std::uint32_t from_timer = 1001;
+  static constexpr std::uint32_t from_child = 1002;
 
   // How many turns or publications pass between two looks at what need not be looked at each time;
   // and how many of a row of idle turns, in which nothing changes that descriptors do not tell, and
@@ -269,6 +278,7 @@ class core {
     return source.lender ? *source.lender : *transports_.front();
   }
   void pass() noexcept;
+  void look_after_children() noexcept;
   void hang_bell();
   void come_up();
   void hear(bool network_only);
@@ -369,6 +379,7 @@ class core {
   };
   std::unordered_map<node_id, suspect> suspects_;
   std::vector<std::weak_ptr<room_wait>> waits_;
+  std::vector<std::shared_ptr<supervised>> children_;
   // For publishers of nodes whose cards have not come yet.
   std::multimap<node_id, wire::Grant> early_grants_;
   std::vector<std::string> troubles_;
