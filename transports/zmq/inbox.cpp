@@ -74,7 +74,7 @@ void router_inbox::dismiss_callers() noexcept {
 
 bus::result<void> router_inbox::prepare() {
   if (homes_) return {};
-  auto homes = homecoming::make();
+  auto homes = bus::homecoming::make();
   if (!homes) return bus::unexpected(homes.error());
   auto watched = hub_->watch((*homes)->descriptor(), returns_);
   if (watched) homes_ = std::move(*homes);
@@ -375,7 +375,7 @@ bool router_inbox::is_first_of_its_node(const peer& one) const noexcept {
 void router_inbox::admit(peer& newcomer) noexcept {
   const bus::transport_setup& setup = hub_->setup();
   newcomer.where = phase::admitted;
-  newcomer.held.assign(setup.link_depth, false);
+  newcomer.tab.open(setup.link_depth, setup.link_bytes_max);
   auto welcome = make<welcome_layout>(word::welcome);
   welcome.node = setup.id.value;
   welcome.depth = setup.link_depth;
@@ -453,15 +453,15 @@ void router_inbox::see_off(bus::sink& into) noexcept {
       redial_at_ns_[one.node] = bus::steady_ns() + (in_order ? 0 : redial_ns);
       hub_->schedule(redial_at_ns_[one.node]);
     }
-    if (one.released > 0) --owing_;
+    if (one.tab.owes()) --owing_;
     --ended_;
     last_found_ = nullptr;
     leaving.push_back(std::move(at->second));
     at = peers_.erase(at);
   }
   for (const auto& gone : leaving) {
-    // An empty `held`: it only ever waited, and nobody has heard of it.
-    if (gone->held.empty()) continue;
+    // It only ever waited, and nobody has heard of it.
+    if (!gone->tab.is_open()) continue;
     // The end of a call is no end of the link that came of it.
     const bool stays =
         gone->is_call && std::any_of(peers_.begin(), peers_.end(), [&](const auto& other) {

@@ -22,10 +22,11 @@
 // that the monitor is read before each hello: then a descriptor means the newest connection.
 #pragma once
 
+#include "bus/link/credits.hpp"
+#include "bus/link/homecoming.hpp"
 #include "bus/link/inbox.hpp"
 #include "bus/link/pool.hpp"
 #include "transports/zmq/address.hpp"
-#include "transports/zmq/homecoming.hpp"
 #include "transports/zmq/hub.hpp"
 #include "transports/zmq/line.hpp"
 #include "transports/zmq/wire.hpp"
@@ -112,12 +113,7 @@ class router_inbox final : public bus::inbox, public watcher {
     std::uint32_t arriving_credit = 0;
     std::uint64_t arrived_bytes = 0;
 
-    std::vector<bool> held;        // by credit
-    std::uint64_t unreported = 0;  // samples that the peer believes in flight
-    std::uint64_t unreported_bytes = 0;
-    std::vector<credit_run> runs;  // released, to be reported
-    std::uint64_t released = 0;    // credits in runs
-    std::uint64_t released_bytes = 0;
+    bus::tab tab;
     bool urgent = false;
     std::int64_t due_ns = 0;
   };
@@ -185,7 +181,7 @@ class router_inbox final : public bus::inbox, public watcher {
   std::size_t owing_ = 0;      // peers with something to report
   std::int64_t due_ns_ = INT64_MAX;
   bus::pool::owner memory_;
-  homecoming::owner homes_;
+  bus::homecoming::owner homes_;
 };
 
 }  // namespace transports::zeromq

@@ -81,8 +81,7 @@ bool router_inbox::open_message(peer& from, const message& front) noexcept {
 bool router_inbox::may_use(peer& from, const record_layout& record) noexcept {
   const std::uint64_t bytes = record.head.bytes;
   if (!bus::check(record.head, hub_->bytes_max())) return false;
-  if (record.credit >= from.held.size() || from.held[record.credit]) return false;
-  return from.unreported_bytes + bytes <= hub_->setup().link_bytes_max;
+  return from.tab.may_use(record.credit, bytes);
 }
 
 bool router_inbox::next_record(peer& from, bus::sink& into) noexcept {
@@ -132,9 +131,7 @@ void router_inbox::deliver(peer& from, bus::sample memory, std::uint32_t credit,
   const bus::frame& head = memory.head();
   ++from.received;
   from.messages += std::max(1U, memory.messages());
-  ++from.unreported;
-  from.unreported_bytes += head.bytes;
-  from.held[credit] = true;
+  from.tab.use(credit, head.bytes);
   // Whether a control message got through is asked by somebody who waits.
   if ((head.flags & bus::frame_flag::control) != 0) from.urgent = true;
   into.accept(homes_->send_out(std::move(memory), from.link, credit));
@@ -144,23 +141,17 @@ void router_inbox::deliver(peer& from, bus::sample memory, std::uint32_t credit,
 
 // Notes the credits of samples that were let go.
 void router_inbox::collect() noexcept {
-  cell* home = homes_->collect();
+  bus::homecoming::cell* home = homes_->collect();
   while (home) {
-    cell* const next = home->next;
+    bus::homecoming::cell* const next = home->next;
     peer* const from = find(home->link);
     if (from && from->where == phase::admitted) {
-      if (from->released++ == 0) {
+      if (!from->tab.owes()) {
         ++owing_;
         from->due_ns = bus::steady_ns() + report_after_ns;
         due_ns_ = std::min(due_ns_, from->due_ns);
       }
-      from->released_bytes += home->bytes;
-      if (!from->runs.empty() &&
-          from->runs.back().first + from->runs.back().count == home->credit) {
-        ++from->runs.back().count;
-      } else {
-        from->runs.push_back({home->credit, 1});
-      }
+      from->tab.release(home->credit, home->bytes);
     }
     homes_->recycle(*home);
     home = next;
@@ -174,37 +165,27 @@ void router_inbox::report(bool everything) noexcept {
   const std::int64_t now_ns = bus::steady_ns();
   due_ns_ = INT64_MAX;
   for (auto& [link, one] : peers_) {
-    if (one->released == 0) continue;
-    const bool much =
-        one->released >= setup.link_depth / 4 || one->released_bytes >= setup.link_bytes_max / 4;
-    const bool scarce = one->unreported >= setup.link_depth / 4 * 3ULL ||
-                        one->unreported_bytes >= setup.link_bytes_max / 4 * 3;
-    if (everything || much || scarce || one->urgent || now_ns >= one->due_ns) report_to(*one);
-    if (one->released > 0) due_ns_ = std::min(due_ns_, one->due_ns);
+    if (!one->tab.owes()) continue;
+    const bool missed = one->tab.is_missed(setup.link_bytes_max / 4);
+    if (everything || missed || one->urgent || now_ns >= one->due_ns) report_to(*one);
+    if (one->tab.owes()) due_ns_ = std::min(due_ns_, one->due_ns);
   }
 }
 
 void router_inbox::report_to(peer& one) noexcept {
   message report;
-  const std::size_t bytes = one.runs.size() * sizeof(credit_run);
+  const auto runs = std::as_bytes(one.tab.owed());
   auto head = make<release_layout>(word::release);
-  head.runs = static_cast<std::uint32_t>(one.runs.size());
-  if (!report.allocate(sizeof head + bytes)) return;
+  head.runs = static_cast<std::uint32_t>(one.tab.owed().size());
+  if (!report.allocate(sizeof head + runs.size())) return;
   std::memcpy(report.bytes().data(), &head, sizeof head);
-  std::memcpy(report.bytes().data() + sizeof head, one.runs.data(), bytes);
+  std::memcpy(report.bytes().data() + sizeof head, runs.data(), runs.size());
   // A connection that has ended is noticed by its monitor; until then we try again.
   if (!answer(one.link, report)) {
     one.due_ns = bus::steady_ns() + report_after_ns;
     return;
   }
-  for (const credit_run& run : one.runs) {
-    for (std::uint32_t i = 0; i < run.count; ++i) one.held[run.first + i] = false;
-  }
-  one.unreported -= one.released;
-  one.unreported_bytes -= one.released_bytes;
-  one.runs.clear();
-  one.released = 0;
-  one.released_bytes = 0;
+  one.tab.settle();
   one.urgent = false;
   --owing_;
 }

@@ -136,9 +136,7 @@ void peer_outbox::end(std::error_code why) noexcept {
   if (std::exchange(met_, false)) hub_->parted(peer_);
   state_ = bus::link_state::gone;
   reason_ = why;
-  slots_.clear();
-  in_flight_ = 0;
-  bytes_in_flight_ = 0;
+  purse_.clear();
   changed();
 }
 
@@ -225,12 +223,8 @@ void peer_outbox::welcomed(std::span<const std::byte> bytes) noexcept {
   }
   peer_.value = welcome->node;
   const std::uint32_t depth = std::min(welcome->depth, hub_->setup().link_depth);
-  link_bytes_max_ = std::min(welcome->link_bytes_max, hub_->setup().link_bytes_max);
-  bytes_max_ = std::min({welcome->bytes_max, hub_->bytes_max(), link_bytes_max_});
-  slots_.resize(depth);
-  free_credits_.resize(depth);
-  for (std::uint32_t credit = 0; credit < depth; ++credit) free_credits_[credit] = credit;
-  free_tail_ = depth;
+  purse_.fill(depth, std::min(welcome->link_bytes_max, hub_->setup().link_bytes_max));
+  bytes_max_ = std::min({welcome->bytes_max, hub_->bytes_max(), purse_.bytes_max()});
   state_ = bus::link_state::open;
   met_ = dialled_;
   if (met_) hub_->met(peer_, candidates_[tried_ - 1], is_call_);
@@ -248,27 +242,13 @@ void peer_outbox::released(std::span<const std::byte> bytes) noexcept {
   bool believable = head && bytes.size() == sizeof *head + head->runs * sizeof(credit_run);
   for (std::size_t i = 0; believable && i < head->runs; ++i) {
     const auto run = read<credit_run>(bytes.subspan(sizeof *head + i * sizeof(credit_run)));
-    believable = run && release_run(*run);
+    believable = run && purse_.take_back(*run);
   }
   if (believable) {
     changed();
   } else {
     failed(bus::errc::bad_message);
   }
-}
-
-// False: the peer returned what it does not have.
-bool peer_outbox::release_run(credit_run run) noexcept {
-  if (run.first >= slots_.size() || run.count > slots_.size() - run.first) return false;
-  for (std::uint32_t credit = run.first; credit < run.first + run.count; ++credit) {
-    slot& freed = slots_[credit];
-    if (!freed.held) return false;
-    freed.held = bus::sample();
-    bytes_in_flight_ -= freed.bytes;
-    --in_flight_;
-    free_credits_[free_tail_++ % free_credits_.size()] = credit;
-  }
-  return true;
 }
 
 // ---------------------------------------------------------------- what we send
@@ -306,21 +286,9 @@ std::size_t peer_outbox::post(std::span<const bus::sample> batch) noexcept {
   return taken;
 }
 
-bool peer_outbox::has_room(std::uint64_t bytes, std::size_t samples_before,
-                           std::uint64_t bytes_before) const noexcept {
-  return in_flight_ + samples_before < slots_.size() &&
-         bytes <= link_bytes_max_ - std::min(link_bytes_max_, bytes_in_flight_ + bytes_before);
-}
-
-std::uint32_t peer_outbox::credit_at(std::size_t ahead) const noexcept {
-  return free_credits_[(free_head_ + ahead) % free_credits_.size()];
-}
-
 void peer_outbox::occupy(const bus::sample& one) noexcept {
   const std::uint64_t bytes = one.head().bytes;
-  slots_[free_credits_[free_head_++ % free_credits_.size()]] = {one, bytes};
-  ++in_flight_;
-  bytes_in_flight_ += bytes;
+  purse_.occupy(one);
   ++sent_;
   ++figures_.taken;
   figures_.bytes += bytes;
@@ -333,7 +301,8 @@ std::size_t peer_outbox::post_packet(std::span<const bus::sample> batch) noexcep
   std::uint64_t payloads = 0;
   for (const bus::sample& one : batch) {
     const std::uint64_t bytes = one.head().bytes;
-    if (bytes > std::min(inline_bytes_max, bytes_max_) || !has_room(bytes, count, payloads)) break;
+    if (bytes > std::min(inline_bytes_max, bytes_max_) || !purse_.has_room(bytes, count, payloads))
+      break;
     const std::size_t record = sizeof(record_layout) + padded(bytes);
     if (total + record > packet_bytes_max) break;
     total += record;
@@ -350,7 +319,7 @@ std::size_t peer_outbox::post_packet(std::span<const bus::sample> batch) noexcep
   at += sizeof head;
   for (std::size_t i = 0; i < count; ++i) {
     const auto payload = batch[i].payload();
-    const record_layout record{credit_at(i), 0, batch[i].head()};
+    const record_layout record{purse_.next(i), 0, batch[i].head()};
     std::memcpy(at, &record, sizeof record);
     at += sizeof record;
     if (!payload.empty()) std::memcpy(at, payload.data(), payload.size());
@@ -368,7 +337,7 @@ std::size_t peer_outbox::post_packet(std::span<const bus::sample> batch) noexcep
 bool peer_outbox::post_large(const bus::sample& one) noexcept {
   const auto payload = one.payload();
   if (payload.size() <= inline_bytes_max || payload.size() > bytes_max_ ||
-      !has_room(payload.size(), 0, 0)) {
+      !purse_.has_room(payload.size())) {
     return false;
   }
   const std::size_t chunks = (payload.size() + chunk_bytes_max - 1) / chunk_bytes_max;
@@ -380,7 +349,7 @@ bool peer_outbox::post_large(const bus::sample& one) noexcept {
   } head;
   head.packet.count = 1;
   head.packet.first = sent_ + 1;
-  head.record = {credit_at(0), 0, one.head()};
+  head.record = {purse_.next(), 0, one.head()};
   if (!line_->send(bytes_of(head))) {
     delete cargo;
     return false;
@@ -414,13 +383,13 @@ bool peer_outbox::arm() noexcept {
 }
 
 std::size_t peer_outbox::unsettled() noexcept {
-  if (in_flight_ > 0) read_messages();
-  return in_flight_;
+  if (purse_.in_flight() > 0) read_messages();
+  return purse_.in_flight();
 }
 
 bool peer_outbox::has_room_for(std::uint64_t bytes) noexcept {
-  if (in_flight_ > 0) read_messages();
-  return has_room(bytes, 0, 0);
+  if (purse_.in_flight() > 0) read_messages();
+  return purse_.has_room(bytes);
 }
 
 std::string peer_outbox::describe() const {
@@ -431,9 +400,10 @@ std::string peer_outbox::describe() const {
       return who + ": waiting for its welcome, candidate " + std::to_string(tried_) + " of " +
              std::to_string(candidates_.size());
     case bus::link_state::open:
-      return who + ": woken through TCP, " + std::to_string(in_flight_) + " of " +
-             std::to_string(slots_.size()) + " samples and " + std::to_string(bytes_in_flight_) +
-             " of " + std::to_string(link_bytes_max_) + " bytes in flight";
+      return who + ": woken through TCP, " + std::to_string(purse_.in_flight()) + " of " +
+             std::to_string(purse_.depth()) + " samples and " +
+             std::to_string(purse_.bytes_in_flight()) + " of " +
+             std::to_string(purse_.bytes_max()) + " bytes in flight";
     case bus::link_state::gone:
       break;
   }

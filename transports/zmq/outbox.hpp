@@ -9,6 +9,7 @@
 // its own: credits and bytes in flight bound it.
 #pragma once
 
+#include "bus/link/credits.hpp"
 #include "bus/link/outbox.hpp"
 #include "transports/zmq/hub.hpp"
 #include "transports/zmq/line.hpp"
@@ -47,12 +48,6 @@ class peer_outbox final : public bus::outbox, public watcher {
   void rest() noexcept override;
 
  private:
-  // What occupies a credit.
-  struct slot {
-    bus::sample held;
-    std::uint64_t bytes = 0;
-  };
-
   [[nodiscard]] bus::result<void> try_candidate();
   [[nodiscard]] bus::result<void> say_hello();
   void hang_up(parting how) noexcept;
@@ -66,14 +61,10 @@ class peer_outbox final : public bus::outbox, public watcher {
   void welcomed(std::span<const std::byte> bytes) noexcept;
   void refused(std::span<const std::byte> bytes) noexcept;
   void released(std::span<const std::byte> bytes) noexcept;
-  [[nodiscard]] bool release_run(credit_run run) noexcept;
 
   [[nodiscard]] std::size_t post(std::span<const bus::sample> batch) noexcept;
   [[nodiscard]] std::size_t post_packet(std::span<const bus::sample> batch) noexcept;
   [[nodiscard]] bool post_large(const bus::sample& one) noexcept;
-  [[nodiscard]] bool has_room(std::uint64_t bytes, std::size_t samples_before,
-                              std::uint64_t bytes_before) const noexcept;
-  [[nodiscard]] std::uint32_t credit_at(std::size_t ahead) const noexcept;
   void occupy(const bus::sample& one) noexcept;
 
   std::shared_ptr<hub> hub_;
@@ -94,13 +85,7 @@ class peer_outbox final : public bus::outbox, public watcher {
   bool used_ = false;  // the line was used since it was last found empty
 
   std::uint64_t bytes_max_ = 0;
-  std::uint64_t link_bytes_max_ = 0;
-  std::vector<slot> slots_;
-  std::vector<std::uint32_t> free_credits_;  // a ring, so that credits come and go in order
-  std::uint64_t free_head_ = 0;
-  std::uint64_t free_tail_ = 0;
-  std::size_t in_flight_ = 0;
-  std::uint64_t bytes_in_flight_ = 0;
+  bus::purse purse_;
   std::uint64_t sent_ = 0;
   bus::link_figures figures_;
 };

@@ -13,6 +13,7 @@
 // nowhere: then it dials with an offer, and what is drawn above follows over that connection.
 #pragma once
 
+#include "bus/link/credits.hpp"
 #include "bus/link/frame.hpp"
 
 #include <cstddef>
@@ -102,10 +103,7 @@ struct release_layout {
   std::uint32_t runs = 0;
   std::uint32_t reserved = 0;
 };
-struct credit_run {
-  std::uint32_t first = 0;
-  std::uint32_t count = 0;
-};
+using bus::credit_run;
 static_assert(sizeof(release_layout) == 16 && sizeof(credit_run) == 8);
 
 // libzmq gathers smaller messages into writes of 8 KiB by copying, so up to half of that a copy of

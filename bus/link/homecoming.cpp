@@ -1,4 +1,4 @@
-#include "transports/zmq/homecoming.hpp"
+#include "bus/link/homecoming.hpp"
 
 #include <cerrno>
 #include <utility>
@@ -6,12 +6,12 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-namespace transports::zeromq {
+namespace bus {
 
-bus::result<homecoming::owner> homecoming::make() {
+result<homecoming::owner> homecoming::make() {
   owner made(new homecoming);
-  made->event_ = bus::fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!made->event_) return bus::unexpected(bus::last_system_error());
+  made->event_ = fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!made->event_) return unexpected(last_system_error());
   return made;
 }
 
@@ -29,7 +29,7 @@ void homecoming::close() noexcept {
   if (users_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
 }
 
-bus::sample homecoming::send_out(bus::sample memory, std::uint32_t link, std::uint32_t credit) {
+sample homecoming::send_out(sample memory, std::uint32_t link, std::uint32_t credit) {
   cell* const given = free_ ? std::exchange(free_, free_->next) : new cell;
   given->home = this;
   given->link = link;
@@ -42,12 +42,12 @@ bus::sample homecoming::send_out(bus::sample memory, std::uint32_t link, std::ui
   // Relaxed: nobody else knows the cell, and the owner does not close while it sends out.
   given->references.store(1, std::memory_order_relaxed);
   users_.fetch_add(1, std::memory_order_relaxed);
-  return bus::sample(*given);
+  return sample(*given);
 }
 
-void homecoming::take_back(bus::block& memory) noexcept {
+void homecoming::take_back(block& memory) noexcept {
   cell* const home = static_cast<cell*>(&memory);
-  home->memory = bus::sample();
+  home->memory = sample();
   home->next = returned_.load(std::memory_order_relaxed);
   // Pairs with: collect, exchange of returned_; and, by the single order of seq_cst, with arm: it
   // sees this cell, or we see it asleep.
@@ -63,7 +63,7 @@ void homecoming::take_back(bus::block& memory) noexcept {
   close();
 }
 
-cell* homecoming::collect() noexcept {
+homecoming::cell* homecoming::collect() noexcept {
   // Relaxed: a look that costs no bus cycle; what is missed is seen at the next one, or by arm.
   if (!returned_.load(std::memory_order_relaxed)) return nullptr;
   // Pairs with: take_back, compare_exchange of returned_.
@@ -93,4 +93,4 @@ void homecoming::drain() noexcept {
   static_cast<void>(!::read(event_.get(), &count, sizeof count));
 }
 
-}  // namespace transports::zeromq
+}  // namespace bus
