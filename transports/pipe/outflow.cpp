@@ -1,0 +1,158 @@
+#include "transports/pipe/outflow.hpp"
+
+#include <algorithm>
+#include <array>
+#include <new>
+#include <utility>
+
+namespace transports::pipes {
+namespace {
+
+// Payloads from here on go by page: docs/design/0015 has the measurement.
+constexpr std::uint64_t by_page_bytes = 16 << 10;
+// What one system call takes: more records would make its price no smaller.
+constexpr std::size_t records_max = 64;
+constexpr std::uint64_t call_bytes_max = 1 << 20;
+
+constexpr head_layout bye = head_of(word::bye, 0);
+
+iovec piece(std::span<const std::byte> bytes) noexcept {
+  return {const_cast<std::byte*>(bytes.data()), bytes.size()};
+}
+
+void append(std::vector<std::byte>& to, std::span<const std::byte> bytes) {
+  to.insert(to.end(), bytes.begin(), bytes.end());
+}
+
+}  // namespace
+
+// What one system call shall write.
+struct outflow::gathered {
+  std::array<iovec, 2 * records_max + 1> pieces;
+  std::size_t count = 0;
+  std::uint64_t bytes = 0;
+  std::array<message_layout, records_max> heads;
+  bool by_page = false;
+
+  void add(std::span<const std::byte> one, std::uint64_t& skipped) noexcept {
+    const std::uint64_t skip = std::min<std::uint64_t>(skipped, one.size());
+    skipped -= skip;
+    if (skip == one.size()) return;
+    pieces[count++] = piece(one.subspan(skip));
+    bytes += one.size() - skip;
+  }
+};
+
+void outflow::say(std::span<const std::byte> hello) { append(said_, hello); }
+
+void outflow::open(std::uint32_t depth, std::uint64_t bytes_max) {
+  purse_.fill(depth, bytes_max);
+  if (lends_pages_) heads_.resize(depth);
+}
+
+std::uint32_t outflow::queue(const bus::sample& one) {
+  const std::uint32_t credit = purse_.next();
+  purse_.occupy(one);
+  queue_.push_back(credit);
+  return credit;
+}
+
+void outflow::queue_bye() {
+  queue_.push_back(bye_entry);
+  ++byes_;
+}
+
+std::uint64_t outflow::bytes_of_entry(std::uint32_t entry) const noexcept {
+  return entry == bye_entry ? sizeof bye
+                            : sizeof(message_layout) + purse_.held(entry).payload().size();
+}
+
+bool outflow::goes_by_page(std::uint32_t entry) const noexcept {
+  return lends_pages_ && entry != bye_entry && purse_.held(entry).payload().size() >= by_page_bytes;
+}
+
+void outflow::note_owed(bus::tab& owed) {
+  const auto runs = owed.owed();
+  append(said_, bytes_of(head_of(word::release, static_cast<std::uint32_t>(runs.size()))));
+  append(said_, std::as_bytes(runs));
+  owed.settle();
+}
+
+bus::result<bool> outflow::flush(ends& to, bus::tab& owed, bool report) {
+  for (;;) {
+    if (at_ == 0 && said_.empty() && owed.owes() && (report || !queue_.empty())) note_owed(owed);
+    gathered all;
+    gather(all);
+    if (all.count == 0) return true;
+    const auto pieces = std::span<const iovec>(all.pieces).first(all.count);
+    const auto written = all.by_page ? to.lend(pieces) : to.write(pieces);
+    if (!written) return bus::unexpected(written.error());
+    if (*written > 0 && all.by_page) {
+      has_lent_ = true;
+      copied_since_ = 0;
+    } else {
+      copied_since_ += *written;
+    }
+    advance(*written);
+    if (*written < all.bytes) return false;
+  }
+}
+
+void outflow::gather(gathered& all) noexcept {
+  std::uint64_t none = 0;
+  if (!said_.empty()) all.add(std::span(said_).subspan(said_at_), none);
+  std::uint64_t skip = at_;
+  std::size_t records = 0;
+  for (const std::uint32_t entry : queue_) {
+    const bool by_page = goes_by_page(entry);
+    if (records == records_max || all.bytes >= call_bytes_max) break;
+    if (all.count > 0 && by_page != all.by_page) break;
+    all.by_page = by_page;
+    if (entry == bye_entry) {
+      all.add(bytes_of(bye), skip);
+    } else {
+      const bus::sample& one = purse_.held(entry);
+      // What goes by page must stay as it is until it is read.
+      message_layout& head = by_page ? heads_[entry] : all.heads[records];
+      head = {head_of(word::message, entry), one.head()};
+      all.add(bytes_of(head), skip);
+      all.add(one.payload(), skip);
+    }
+    ++records;
+  }
+}
+
+void outflow::advance(std::size_t bytes) noexcept {
+  const std::size_t said = std::min(bytes, said_.size() - said_at_);
+  said_at_ += said;
+  bytes -= said;
+  if (said_at_ == said_.size()) {
+    said_.clear();
+    said_at_ = 0;
+  }
+  at_ += bytes;
+  while (!queue_.empty() && at_ >= bytes_of_entry(queue_.front())) {
+    at_ -= bytes_of_entry(queue_.front());
+    if (queue_.front() == bye_entry) --byes_;
+    queue_.pop_front();
+  }
+}
+
+void outflow::clear(bool lose_pages) noexcept {
+  if (lose_pages) {
+    struct lost_pages {
+      bus::purse samples;
+      std::vector<message_layout> heads;
+    };
+    static_cast<void>(new (std::nothrow) lost_pages{std::move(purse_), std::move(heads_)});
+    purse_ = bus::purse();
+  }
+  purse_.clear();
+  queue_.clear();
+  said_.clear();
+  said_at_ = 0;
+  at_ = 0;
+  byes_ = 0;
+}
+
+}  // namespace transports::pipes

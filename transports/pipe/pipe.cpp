@@ -1,0 +1,88 @@
+#include "transports/pipe/pipe.hpp"
+
+#include "bus/link/pool.hpp"
+#include "transports/pipe/address.hpp"
+#include "transports/pipe/hub.hpp"
+#include "transports/pipe/outbox.hpp"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include <sys/stat.h>
+
+namespace transports {
+namespace pipes {
+namespace {
+
+class pipe_transport final : public bus::transport {
+ public:
+  explicit pipe_transport(const bus::transport_setup& setup)
+      : hub_(std::make_unique<hub>(setup)), memory_(bus::pool::make(setup.memory_bytes_max)) {
+    about_.scheme = scheme;
+    about_.reach = bus::reach::host;
+    about_.survives_crash = true;
+    about_.bytes_max = hub_->bytes_max();
+    // As README.md says.
+    about_.latency_ns = 9'000;
+    about_.bytes_per_second = 1'500'000'000;
+  }
+
+  ~pipe_transport() override { hub_->close(); }
+
+  [[nodiscard]] const bus::traits& about() const noexcept override { return about_; }
+  [[nodiscard]] std::string where() const override { return std::string(scheme) + ":"; }
+  [[nodiscard]] bus::inbox& arrivals() noexcept override { return *hub_; }
+
+  [[nodiscard]] bus::result<std::unique_ptr<bus::outbox>> connect(
+      bus::node_id peer, const std::string& address) override {
+    if (hub_->is_forked()) return bus::unexpected(bus::errc::closed);
+    const auto named = parse(address);
+    if (!named) return bus::unexpected(named.error());
+    auto over = hub_->find(peer);
+    if (*named) {
+      auto plugged = hub_->plug(peer, **named);
+      if (!plugged) return bus::unexpected(plugged.error());
+      over = std::move(*plugged);
+    }
+    if (!over) return bus::unexpected(bus::errc::not_found);
+    if (!over->has_room_for_a_way()) return bus::unexpected(bus::errc::quota);
+    return std::unique_ptr<bus::outbox>(std::make_unique<peer_outbox>(std::move(over)));
+  }
+
+  [[nodiscard]] bus::result<bus::loan> lend(std::uint64_t bytes) noexcept override {
+    if (bytes > about_.bytes_max) return bus::unexpected(bus::errc::too_big);
+    return memory_->lend(bytes);
+  }
+
+ private:
+  std::unique_ptr<hub> hub_;
+  bus::pool::owner memory_;
+  bus::traits about_;
+};
+
+}  // namespace
+}  // namespace pipes
+
+bus::transport_maker pipe() {
+  const auto make =
+      [](const bus::transport_setup& setup) -> bus::result<std::unique_ptr<bus::transport>> {
+    return std::unique_ptr<bus::transport>(std::make_unique<pipes::pipe_transport>(setup));
+  };
+  return {std::string(pipes::scheme), make};
+}
+
+bus::result<std::string> pipe_address(const pipe_pair& ends) {
+  std::string text(pipes::scheme);
+  for (const int end : {ends.in, ends.out}) {
+    struct stat about {};
+    if (::fstat(end, &about) != 0 || !S_ISFIFO(about.st_mode)) {
+      return bus::unexpected(bus::errc::bad_address);
+    }
+    text += end == ends.in ? ":" : ",";
+    text += std::to_string(end) + "@" + std::to_string(about.st_ino);
+  }
+  return text + (ends.lends_pages ? ",pages" : "");
+}
+
+}  // namespace transports
