@@ -1,12 +1,12 @@
 """The numbered cases of failures (slots 1 to 12, segments and nodes 13 to 26, signals and wakeups
-27 to 36, resources 37 to 45) have a test each: a TEST_CASE whose name begins with "case N:". A
-number that no test bears fails this one, and so does one that is none of them."""
+27 to 36, resources 37 to 45, pipes 46 to 51) have a test each: a TEST_CASE whose name begins with
+"case N:". A number that no test bears fails this one, and so does one that is none of them."""
 
 import os
 import re
 import sys
 
-LAST = 45
+LAST = 51
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NAME = re.compile(r'TEST_CASE\(\s*"case (\d+):')
