@@ -19,8 +19,10 @@ namespace {
 constexpr int without_signal = 0x100;
 // What a pipe has unless somebody decided otherwise; the kernel decides so for a user who has many.
 constexpr int usual_pages = 16;
-// What we ask for in its place: docs/design/0015. A user may have 64 MiB of such in all.
-constexpr int wanted_bytes = 256 << 10;
+// What we ask for in its place: docs/design/0015. More of copies than half a processor's cache
+// makes them slower. A user may have 64 MiB of such in all.
+constexpr int wanted_for_copies = 256 << 10;
+constexpr int wanted_for_pages = 1 << 20;
 
 // SIGPIPE does not reach this thread while one of these lives.
 class hush {
@@ -93,10 +95,10 @@ bus::result<void> set_flags(int descriptor) {
 }
 
 // A pipe of another than the usual size is meant to be so, by its maker or by the kernel's limits.
-void enlarge(int out) noexcept {
+void enlarge(int out, bool lends_pages) noexcept {
   const long page_bytes = ::sysconf(_SC_PAGESIZE);
   if (::fcntl(out, F_GETPIPE_SZ) != usual_pages * page_bytes) return;
-  static_cast<void>(::fcntl(out, F_SETPIPE_SZ, wanted_bytes));
+  static_cast<void>(::fcntl(out, F_SETPIPE_SZ, lends_pages ? wanted_for_pages : wanted_for_copies));
 }
 
 }  // namespace
@@ -111,7 +113,7 @@ bus::result<ends> ends::adopt(const pair_name& name) {
   if (ours) ours = set_flags(name.in.descriptor);
   if (ours) ours = set_flags(name.out.descriptor);
   if (!ours) return bus::unexpected(ours.error());
-  enlarge(name.out.descriptor);
+  enlarge(name.out.descriptor, name.lends_pages);
   ends made;
   made.name_ = name;
   made.name_.in.pipe = *in;

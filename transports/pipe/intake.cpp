@@ -12,17 +12,21 @@ namespace {
 constexpr std::size_t buffer_bytes = 64 << 10;
 // From here on a second read costs less than a second copy.
 constexpr std::uint64_t large_bytes = 16 << 10;
+// Read in one go: what is handed out soon leaves memory for the next that is still in the cache.
+constexpr std::uint64_t receive_bytes = 64 << 10;
 
 }  // namespace
 
 bus::result<bool> intake::receive(ends& from, listener& to, std::size_t most) {
   std::size_t told = 0;
   bool was_emptied = false;
+  const std::uint64_t enough = bytes_ + receive_bytes;
   for (;;) {
     auto parsed = parse(to, most, told);
     if (!parsed) return bus::unexpected(parsed.error());
     if (told >= most) return true;
     if (was_emptied) return false;
+    if (told > 0 && bytes_ >= enough) return true;
     const auto filled = fill(from);
     if (!filled) return bus::unexpected(filled.error());
     was_emptied = !*filled;

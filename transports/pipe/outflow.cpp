@@ -9,7 +9,7 @@ namespace transports::pipes {
 namespace {
 
 // Payloads from here on go by page: docs/design/0015 has the measurement.
-constexpr std::uint64_t by_page_bytes = 16 << 10;
+constexpr std::uint64_t by_page_bytes = 4 << 10;
 // What one system call takes: more records would make its price no smaller.
 constexpr std::size_t records_max = 64;
 constexpr std::uint64_t call_bytes_max = 1 << 20;
@@ -26,7 +26,7 @@ void append(std::vector<std::byte>& to, std::span<const std::byte> bytes) {
 
 }  // namespace
 
-// What one system call shall write.
+// What one system call shall write. Kept, since to make one anew costs as much as to fill it.
 struct outflow::gathered {
   std::array<iovec, 2 * records_max + 1> pieces;
   std::size_t count = 0;
@@ -42,6 +42,11 @@ struct outflow::gathered {
     bytes += one.size() - skip;
   }
 };
+
+outflow::outflow(bool lends_pages)
+    : lends_pages_(lends_pages), gathered_(std::make_unique<gathered>()) {}
+
+outflow::~outflow() = default;
 
 void outflow::say(std::span<const std::byte> hello) { append(said_, hello); }
 
@@ -81,7 +86,7 @@ void outflow::note_owed(bus::tab& owed) {
 bus::result<bool> outflow::flush(ends& to, bus::tab& owed, bool report) {
   for (;;) {
     if (at_ == 0 && said_.empty() && owed.owes() && (report || !queue_.empty())) note_owed(owed);
-    gathered all;
+    gathered& all = *gathered_;
     gather(all);
     if (all.count == 0) return true;
     const auto pieces = std::span<const iovec>(all.pieces).first(all.count);
@@ -99,6 +104,9 @@ bus::result<bool> outflow::flush(ends& to, bus::tab& owed, bool report) {
 }
 
 void outflow::gather(gathered& all) noexcept {
+  all.count = 0;
+  all.bytes = 0;
+  all.by_page = false;
   std::uint64_t none = 0;
   if (!said_.empty()) all.add(std::span(said_).subspan(said_at_), none);
   std::uint64_t skip = at_;

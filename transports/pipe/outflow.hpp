@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -22,7 +23,8 @@ namespace transports::pipes {
 class outflow {
  public:
   // `lends_pages`: large payloads, see ends::lend.
-  explicit outflow(bool lends_pages) noexcept : lends_pages_(lends_pages) {}
+  explicit outflow(bool lends_pages);
+  ~outflow();
 
   // Before anything else.
   void say(std::span<const std::byte> hello);
@@ -72,6 +74,7 @@ class outflow {
   bool has_lent_ = false;
   std::uint64_t copied_since_ = 0;     // bytes
   std::vector<message_layout> heads_;  // of messages that go by page, by credit
+  std::unique_ptr<gathered> gathered_;
 };
 
 }  // namespace transports::pipes

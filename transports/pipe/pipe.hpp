@@ -14,7 +14,7 @@ namespace transports {
 // plugged its ends in, too. connect(peer, "pipe:") is another outbox over the pair that is open to
 // that peer. The pair lasts until one of the two processes or transports ends; where() is "pipe:".
 //
-// With "pipe:IN,OUT,pages", payloads from 16 KiB on are not copied into the pipe: it refers to
+// With "pipe:IN,OUT,pages", payloads from 4 KiB on are not copied into the pipe: it refers to
 // their pages until the peer has read them. Only for a peer who may see whatever this process will
 // ever write there: one who keeps such pages (splice, tee) sees what they are used for later.
 //
