@@ -125,6 +125,18 @@ TEST_CASE("a second pair to the same peer is refused, and the first one goes on"
   CHECK(two.other->heard.departures.empty());
 }
 
+TEST_CASE("a pair that is plugged in already is refused, and still the caller's", "[pipe]") {
+  auto [here, there] = make_pair_of_pipes();
+  const loose_ends copy{bus::fd(::fcntl(here.in.get(), F_DUPFD_CLOEXEC, 0)),
+                        bus::fd(::fcntl(here.out.get(), F_DUPFD_CLOEXEC, 0))};
+  const auto one = lone_party();
+  couple::add(*one, std::move(here), false);
+  CHECK(one->carrier->connect({}, numbers(copy)).error() == bus::errc::exists);
+  CHECK(is_open(copy.in));
+  CHECK(is_open(copy.out));
+  CHECK(one->ways[0]->state() == link_state::opening);
+}
+
 TEST_CASE("a way ends when the last outbox of a pair lets go, and may begin again", "[pipe]") {
   couple two;
   bus::outbox& second = two.one->connect(two.other->id, "pipe:");

@@ -38,7 +38,12 @@ bus::result<void> cable::open() {
   const bus::transport_setup& setup = hub_->setup();
   auto watched = hub_->watch(ends_.in(), in_, EPOLLIN);
   if (watched) watched = hub_->watch(ends_.out(), out_, 0);
-  if (!watched) return watched;
+  if (!watched) {
+    hub_->forget(ends_.in());
+    ends_.release();
+    state_ = bus::link_state::gone;
+    return watched;
+  }
   hello_layout hello;
   hello.node = setup.id.value;
   hello.target = peer_.value;

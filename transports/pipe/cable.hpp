@@ -41,8 +41,11 @@ class cable final : public listener {
   ~cable() = default;
   cable(const cable&) = delete;
   cable& operator=(const cable&) = delete;
-  // Says hello. Errors: the kernel's.
+  // Says hello. Errors: the kernel's; then the descriptors are nobody's of ours.
   [[nodiscard]] bus::result<void> open();
+
+  // The hub's: greater than those of all that were plugged in before.
+  [[nodiscard]] std::uint32_t number() const noexcept { return number_; }
 
   [[nodiscard]] bus::link_state state() const noexcept { return state_; }
   [[nodiscard]] std::error_code reason() const noexcept { return reason_; }

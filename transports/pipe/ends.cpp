@@ -154,6 +154,11 @@ void ends::close() noexcept {
   out_.reset();
 }
 
+void ends::release() noexcept {
+  static_cast<void>(in_.release());
+  static_cast<void>(out_.release());
+}
+
 std::size_t ends::unread() const noexcept {
   int bytes = 0;
   return ::ioctl(out_.get(), FIONREAD, &bytes) == 0 ? static_cast<std::size_t>(bytes) : 0;

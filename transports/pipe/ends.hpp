@@ -22,10 +22,10 @@ namespace transports::pipes {
 
 class ends {
  public:
-  // Takes the descriptors over, non-blocking and close-on-exec from now on. On failure they are
-  // still the caller's. Errors: bad_address (no descriptor, no pipe, the wrong end, twice the same
-  // pipe), gone (another pipe than was named), exists (another process writes to it), or the
-  // kernel's.
+  // Takes the descriptors over, non-blocking (for all who share their open file, too) and
+  // close-on-exec from now on. On failure they are still the caller's. Errors: bad_address (no
+  // descriptor, no pipe, the wrong end, twice the same pipe), gone (another pipe than was named),
+  // exists (another process writes to it), or the kernel's.
   [[nodiscard]] static bus::result<ends> adopt(const pair_name& name);
 
   // How many bytes moved; 0: none just then. Errors: gone (nobody is at the other end), or the
@@ -38,6 +38,8 @@ class ends {
 
   // Closes both; name() stays.
   void close() noexcept;
+  // Gives both back to whoever had them before.
+  void release() noexcept;
 
   // Bytes that we wrote and the peer has not read.
   [[nodiscard]] std::size_t unread() const noexcept;

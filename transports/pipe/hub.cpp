@@ -61,22 +61,26 @@ bus::result<void> hub::prepare() noexcept {
 }
 
 bus::result<std::shared_ptr<cable>> hub::plug(bus::node_id peer, const pair_name& name) {
-  if (name.in.pipe == 0 || name.out.pipe == 0) {
-    const std::pair numbers{name.in.descriptor, name.out.descriptor};
-    if (std::find(used_.begin(), used_.end(), numbers) != used_.end()) {
-      return bus::unexpected(bus::errc::gone);
-    }
-    used_.push_back(numbers);
-  }
+  const std::pair numbers{name.in.descriptor, name.out.descriptor};
+  const bool is_used = std::find(used_.begin(), used_.end(), numbers) != used_.end();
+  if (is_used && (name.in.pipe == 0 || name.out.pipe == 0)) return bus::unexpected(bus::errc::gone);
   auto prepared = prepare();
   if (!prepared) return bus::unexpected(prepared.error());
   auto adopted = ends::adopt(name);
   if (!adopted) return bus::unexpected(adopted.error());
+  // The kernel's lock tells processes apart, and not the cables of one.
+  const bool taken = std::any_of(cables_.begin(), cables_.end(), [&](const auto& one) {
+    return one->state() != bus::link_state::gone && one->pipes().shares_a_pipe_with(*adopted);
+  });
+  if (taken) {
+    adopted->release();
+    return bus::unexpected(bus::errc::exists);
+  }
   auto made = std::make_shared<cable>(*this, std::move(*adopted), ++last_number_, peer);
   auto opened = made->open();
   if (!opened) return bus::unexpected(opened.error());
+  if (!is_used) used_.push_back(numbers);
   cables_.push_back(made);
-  numbers_.push_back(last_number_);
   return made;
 }
 
@@ -191,11 +195,11 @@ void hub::collect() noexcept {
   const std::int64_t now_ns = home ? bus::steady_ns() : 0;
   while (home) {
     bus::homecoming::cell* const next = home->next;
-    // Numbers grow, and a cable that is no more has none.
-    const auto at = std::lower_bound(numbers_.begin(), numbers_.end(), home->link);
-    if (at != numbers_.end() && *at == home->link) {
-      cables_[static_cast<std::size_t>(at - numbers_.begin())]->let_go(home->credit, home->bytes,
-                                                                       now_ns);
+    const auto at = std::lower_bound(
+        cables_.begin(), cables_.end(), home->link,
+        [](const auto& one, std::uint32_t number) { return one->number() < number; });
+    if (at != cables_.end() && (*at)->number() == home->link) {
+      (*at)->let_go(home->credit, home->bytes, now_ns);
       owing_ = true;
     }
     homes_->recycle(*home);
@@ -247,7 +251,6 @@ void hub::see_off(bus::sink& into) noexcept {
       continue;
     }
     cables_.erase(cables_.begin() + static_cast<std::ptrdiff_t>(i));
-    numbers_.erase(numbers_.begin() + static_cast<std::ptrdiff_t>(i));
     --ended_;
   }
 }

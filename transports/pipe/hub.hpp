@@ -81,8 +81,7 @@ class hub final : public bus::inbox {
   bus::pool::owner memory_;
   bus::homecoming::owner homes_;
   std::vector<std::shared_ptr<cable>> cables_;  // in the order in which they were plugged
-  std::vector<std::uint32_t> numbers_;          // of the cables, in the same order
-  std::vector<std::pair<int, int>> used_;       // descriptors that were named without their pipes
+  std::vector<std::pair<int, int>> used_;       // descriptors that were plugged in, since ever
   std::uint32_t last_number_ = 0;
   std::size_t turn_ = 0;
   unsigned attended_ = 0;

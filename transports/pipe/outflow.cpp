@@ -91,6 +91,11 @@ bus::result<bool> outflow::flush(ends& to, bus::tab& owed, bool report) {
     if (all.count == 0) return true;
     const auto pieces = std::span<const iovec>(all.pieces).first(all.count);
     const auto written = all.by_page ? to.lend(pieces) : to.write(pieces);
+    if (!written && all.by_page && written.error() != bus::errc::gone) {
+      // Memory of a kind that no pipe can refer to.
+      lends_pages_ = false;
+      continue;
+    }
     if (!written) return bus::unexpected(written.error());
     if (*written > 0 && all.by_page) {
       has_lent_ = true;
