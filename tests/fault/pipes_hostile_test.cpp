@@ -71,6 +71,14 @@ class stage {
                                  {.timeout = 2s}));
     return way().reason();
   }
+  // How often the victim has cut somebody off for this.
+  [[nodiscard]] std::uint64_t refusals(bus::refusal cause) {
+    std::uint64_t count = 0;
+    for (const bus::refusal_tally& one : victim.inbox().refused()) {
+      count += one.counts[static_cast<std::size_t>(cause)];
+    }
+    return count;
+  }
   // Whether the neighbour is as well off as before.
   [[nodiscard]] bool is_unharmed() {
     const std::uint64_t before = neighbour.heard.accepted;
@@ -105,6 +113,7 @@ TEST_CASE("whoever begins with anything but a true hello is no peer") {
   stage one;
   hello_layout hello = stage::true_hello();
   std::error_code expected = bus::errc::bad_message;
+  bus::refusal cause = bus::refusal::malformed;
   SECTION("text") {
     hello.magic = 0x0a736579;  // "yes"
   }
@@ -112,23 +121,28 @@ TEST_CASE("whoever begins with anything but a true hello is no peer") {
     hello.version = 2;
     hello.node = 0;
     expected = bus::errc::incompatible;
+    cause = bus::refusal::incompatible;
   }
   SECTION("nobody's name") { hello.node = 0; }
   SECTION("no depth") { hello.depth = 0; }
   SECTION("meant for somebody else") {
     hello.target = one.victim.id.value + 1;
     expected = bus::errc::not_found;
+    cause = bus::refusal::stranger;
   }
   SECTION("our own name") {
     hello.node = one.victim.id.value;
     expected = bus::errc::exists;
+    cause = bus::refusal::taken;
   }
   SECTION("the neighbour's name") {
     hello.node = one.neighbour.id.value;
     expected = bus::errc::exists;
+    cause = bus::refusal::taken;
   }
   one.say(bytes_of(hello));
   CHECK(one.verdict() == expected);
+  CHECK(one.refusals(cause) == 1);
   CHECK(one.victim.heard.accepted == 0);
   CHECK(one.victim.heard.departures.empty());
   CHECK(one.is_unharmed());
@@ -178,6 +192,7 @@ TEST_CASE("a record that no correct peer writes ends the link") {
     one.say(bytes_of(bus::credit_run{7, UINT32_MAX}));
   }
   CHECK(one.verdict() == bus::errc::bad_message);
+  CHECK(one.refusals(bus::refusal::broken) == 1);
   CHECK(one.victim.heard.accepted == (was_heard ? 1 : 0));
   CHECK(one.victim.heard.departures.size() == (was_heard ? 1 : 0));
   CHECK(one.is_unharmed());

@@ -271,6 +271,7 @@ bool cable::is_owing() const noexcept {
 
 void cable::end(std::error_code why) noexcept {
   if (state_ == bus::link_state::gone) return;
+  if (why != bus::errc::gone && why != bus::errc::closed) hub_->note_refusal(*this, why);
   state_ = bus::link_state::gone;
   reason_ = why;
   if (std::exchange(speaks_, false)) {

@@ -7,6 +7,7 @@
 
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -286,6 +287,19 @@ void hub::schedule(std::int64_t at_ns) noexcept {
   itimerspec when{};
   when.it_value = {at_ns / 1'000'000'000, at_ns % 1'000'000'000};
   BUS_CHECK(::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr) == 0);
+}
+
+void hub::note_refusal(const cable& over, std::error_code why) noexcept {
+  const auto cause = [&] {
+    if (over.state() == bus::link_state::open) return bus::refusal::broken;
+    if (why == bus::errc::incompatible) return bus::refusal::incompatible;
+    if (why == bus::errc::exists) return bus::refusal::taken;
+    if (why == bus::errc::not_found) return bus::refusal::stranger;
+    return why == bus::errc::bad_message ? bus::refusal::malformed : bus::refusal::no_room;
+  };
+  struct stat pipe {};
+  const bool is_known = ::fstat(over.pipes().in(), &pipe) == 0;
+  refusals_.count(is_known ? pipe.st_uid : bus::refusal_book::others, cause());
 }
 
 void hub::ring() noexcept {

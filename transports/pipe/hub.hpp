@@ -8,11 +8,13 @@
 #include "bus/link/homecoming.hpp"
 #include "bus/link/inbox.hpp"
 #include "bus/link/pool.hpp"
+#include "bus/link/refusal.hpp"
 #include "bus/link/transport.hpp"
 #include "transports/pipe/cable.hpp"
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -42,6 +44,9 @@ class hub final : public bus::inbox {
   [[nodiscard]] int wait_handle() noexcept override;
   [[nodiscard]] bool arm() noexcept override;
   void disarm() noexcept override;
+  [[nodiscard]] std::span<const bus::refusal_tally> refused() const noexcept override {
+    return refusals_.tallies();
+  }
 
   // --- for cables
   [[nodiscard]] const bus::transport_setup& setup() const noexcept { return setup_; }
@@ -57,6 +62,8 @@ class hub final : public bus::inbox {
   // Cables are reported and checked at `at_ns` or soon after.
   void schedule(std::int64_t at_ns) noexcept;
   void note_end() noexcept { ++ended_; }
+  // Whoever is at the other end of `over` is cut off for this. It counts for the pipe's owner.
+  void note_refusal(const cable& over, std::error_code why) noexcept;
   // Wakes the node if it sleeps.
   void ring() noexcept;
 
@@ -83,6 +90,7 @@ class hub final : public bus::inbox {
   std::vector<std::shared_ptr<cable>> cables_;  // in the order in which they were plugged
   std::vector<std::pair<int, int>> used_;       // descriptors that were plugged in, since ever
   std::uint32_t last_number_ = 0;
+  bus::refusal_book refusals_;
   std::size_t turn_ = 0;
   unsigned attended_ = 0;
   std::size_t ended_ = 0;  // cables to be seen off
