@@ -45,7 +45,8 @@ class inbox {
   virtual void attend(sink& into) noexcept = 0;
 
   // Readable when attend() (or poll(), for transports without shared memory) has something to do.
-  // Owned by the inbox; -1 if there never is anything. Level-triggered.
+  // Owned by the inbox. Level-triggered. -1 if there never is anything; it may be another one after
+  // the first connect().
   [[nodiscard]] virtual int wait_handle() noexcept = 0;
 
   // True: nothing is here, and from now on an arrival rings the node's bell or makes wait_handle()

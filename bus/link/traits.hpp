@@ -14,6 +14,7 @@ struct traits {
   std::string_view scheme;  // the word before the colon of its addresses: "shm"
   bus::reach reach = reach::process;
   bool shares_memory = false;          // a payload is read where it was written
+  bool needs_directory = false;        // its addresses are places in a bus directory that both have
   bool survives_crash = false;         // what was taken is delivered although the sender died
   std::uint64_t bytes_max = 0;         // largest payload
   std::uint64_t latency_ns = 0;        // one way, small message, receiver asleep

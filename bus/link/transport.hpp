@@ -6,6 +6,7 @@
 // connect() opens our way into somebody else.
 #pragma once
 
+#include "bus/base/fd.hpp"
 #include "bus/base/ids.hpp"
 #include "bus/base/result.hpp"
 #include "bus/link/bell.hpp"
@@ -35,6 +36,14 @@ struct transport_setup {
   bool insecure = false;                        // may bind beyond loopback without keys
 };
 
+// A way between us and a process that we are about to start: see transport::invite().
+struct invitation {
+  std::vector<fd> theirs;     // what the process gets
+  std::string their_address;  // what its node connects to
+  std::vector<fd> ours;       // to be released: our_address hands them over
+  std::string our_address;    // what we connect to, once our copies of `theirs` are closed
+};
+
 class transport {
  public:
   virtual ~transport() = default;
@@ -53,6 +62,11 @@ class transport {
   // there, or left a way back), or the kernel's.
   [[nodiscard]] virtual result<std::unique_ptr<outbox>> connect(node_id peer,
                                                                 const std::string& address) = 0;
+  // Makes a way to a process that will get some descriptors under the numbers from `first` on.
+  // Errors: unsupported (this transport has no such ways), or the kernel's.
+  [[nodiscard]] virtual result<invitation> invite(int /*first*/) {
+    return unexpected(errc::unsupported);
+  }
   // The bus directory was removed or moved away and made again: from now on peers find us in the
   // one that `directory` names now. Links that are open go on. Errors: the kernel's; nothing
   // changed.

@@ -297,7 +297,7 @@ void peer_link::attach(attachment& one) {
   attach.set_topic(one.source->topic);
   *attach.mutable_type() = one.source->type;
   attach.set_next_sequence(one.source->head.sequence + 1);
-  if (over_network()) attach.set_schema(*one.source->schema);
+  if (!via().about().needs_directory) attach.set_schema(*one.source->schema);
   if (!send_control(words, &one.probe)) return;
   one.attached = true;
   one.owed = one.withheld = false;

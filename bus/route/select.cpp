@@ -29,8 +29,8 @@ std::vector<way> rank_ways(std::span<const traits> ours, const known_node& peer)
       one.verdict = "not tried: a cheaper way is open";
     } else if (one.address.empty()) {
       one.verdict = "the peer has no " + one.scheme + " address";
-    } else if (ours[i].reach != reach::network && !peer.local) {
-      one.verdict = "no common bus directory: the peer is known over the network only";
+    } else if (ours[i].needs_directory && !peer.local) {
+      one.verdict = "no common bus directory: the peer has introduced itself";
     } else {
       one.worth_trying = true;
       one.verdict = "not tried: a cheaper way is open";

@@ -105,11 +105,7 @@ class switched final : public bus::transport, private bus::inbox {
         desk_(board_->enter(where_)),
         pipes_(std::move(pipes)),
         epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
-    for (const int descriptor : {desk_->bell.get(), pipes_->arrivals().wait_handle()}) {
-      epoll_event event{};
-      event.events = EPOLLIN;
-      must(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, descriptor, &event) == 0, "epoll_ctl");
-    }
+    watch(desk_->bell.get());
   }
   ~switched() override { board_->leave(where_); }
 
@@ -127,7 +123,9 @@ class switched final : public bus::transport, private bus::inbox {
     if (!theirs) return bus::unexpected(bus::errc::not_found);
     auto [here, there] = make_pair_of_pipes();
     theirs->put(std::move(there));
-    return plug(*pipes_, std::move(here), peer, lends_pages_);
+    auto plugged = plug(*pipes_, std::move(here), peer, lends_pages_);
+    watch_inbox();
+    return plugged;
   }
 
  private:
@@ -139,9 +137,22 @@ class switched final : public bus::transport, private bus::inbox {
       // The way that comes with the pair is not needed: who wants one asks for it by "pipe:".
       static_cast<void>(plug(*pipes_, std::move(one), {}, lends_pages_));
     }
+    watch_inbox();
     pipes_->arrivals().attend(into);
   }
   [[nodiscard]] int wait_handle() noexcept override { return epoll_.get(); }
+  // The inbox has a descriptor once it has a pair.
+  void watch_inbox() {
+    const int handle = is_watched_ ? -1 : pipes_->arrivals().wait_handle();
+    if (handle < 0) return;
+    watch(handle);
+    is_watched_ = true;
+  }
+  void watch(int descriptor) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    must(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, descriptor, &event) == 0, "epoll_ctl");
+  }
   [[nodiscard]] bool arm() noexcept override {
     return pipes_->arrivals().arm() && desk_->is_empty();
   }
@@ -153,6 +164,7 @@ class switched final : public bus::transport, private bus::inbox {
   std::shared_ptr<switchboard::desk> desk_;
   std::unique_ptr<bus::transport> pipes_;
   bus::fd epoll_;
+  bool is_watched_ = false;
 };
 
 [[nodiscard]] inline bus::transport_maker switched_pipes(std::shared_ptr<switchboard> by,

@@ -379,7 +379,7 @@ TEST_CASE("case 50: frames above PIPE_BUF of two outboxes are whole, since one w
 TEST_CASE("case 51: over pipes of one page all arrives, and the pipes stay so") {
   const bool lends_pages = GENERATE(false, true);
   auto [here, there] = contract::make_pair_of_pipes();
-  const int out = there.out.get();
+  const bus::fd out(::fcntl(there.out.get(), F_DUPFD_CLOEXEC, 0));
   for (const int one : {here.out.get(), there.out.get()}) {
     REQUIRE(::fcntl(one, F_SETPIPE_SZ, 4096) == 4096);
   }
@@ -401,5 +401,5 @@ TEST_CASE("case 51: over pipes of one page all arrives, and the pipes stay so") 
   CHECK(one.self.heard.in_order());
   CHECK(other.self.heard.in_order());
   CHECK(one.self.heard.unproved + other.self.heard.unproved == 0);
-  CHECK(::fcntl(out, F_GETPIPE_SZ) == 4096);
+  CHECK(::fcntl(out.get(), F_GETPIPE_SZ) == 4096);
 }

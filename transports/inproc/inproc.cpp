@@ -252,6 +252,7 @@ class inproc_transport final : public bus::transport {
     about_.scheme = scheme;
     about_.reach = bus::reach::process;
     about_.shares_memory = true;
+    about_.needs_directory = true;
     about_.survives_crash = false;  // the sender's crash is the receiver's
     // The pool lends in powers of two: beyond the greatest one under its cap it has nothing.
     about_.bytes_max = std::bit_floor(setup.memory_bytes_max);

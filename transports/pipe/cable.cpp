@@ -40,7 +40,7 @@ bus::result<void> cable::open() {
   if (watched) watched = hub_->watch(ends_.out(), out_, 0);
   if (!watched) {
     hub_->forget(ends_.in());
-    ends_.release();
+    ends_.close();
     state_ = bus::link_state::gone;
     return watched;
   }

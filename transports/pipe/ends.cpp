@@ -62,8 +62,8 @@ bus::result<std::size_t> moved(ssize_t bytes) noexcept {
   return bus::unexpected(bus::last_system_error());
 }
 
-// Whether this is such an end of the pipe that was named.
-bus::result<std::uint64_t> examine(const end_name& named, int access) {
+// This end with the number of its pipe, if it is such an end of the pipe that was named.
+bus::result<end_name> examine_end(const end_name& named, int access) {
   struct stat about {};
   const int flags = ::fcntl(named.descriptor, F_GETFL);
   if (flags < 0 || ::fstat(named.descriptor, &about) != 0 || !S_ISFIFO(about.st_mode) ||
@@ -71,24 +71,41 @@ bus::result<std::uint64_t> examine(const end_name& named, int access) {
     return bus::unexpected(bus::errc::bad_address);
   }
   if (named.pipe != 0 && named.pipe != about.st_ino) return bus::unexpected(bus::errc::gone);
-  return about.st_ino;
+  return end_name{.descriptor = named.descriptor, .pipe = about.st_ino};
+}
+
+struct flock first_byte(short kind) noexcept {
+  struct flock made {};
+  made.l_type = kind;
+  made.l_whence = SEEK_SET;
+  made.l_len = 1;
+  return made;
+}
+
+// Whether another process writes there.
+bool is_written(int out) noexcept {
+  struct flock asked = first_byte(F_WRLCK);
+  return ::fcntl(out, F_GETLK, &asked) == 0 && asked.l_type != F_UNLCK;
 }
 
 // Says to the kernel that this process is the one that writes there.
 bus::result<void> lock(int out) {
-  struct flock first_byte {};
-  first_byte.l_type = F_WRLCK;
-  first_byte.l_whence = SEEK_SET;
-  first_byte.l_len = 1;
-  if (::fcntl(out, F_SETLK, &first_byte) == 0) return {};
+  const struct flock wanted = first_byte(F_WRLCK);
+  if (::fcntl(out, F_SETLK, &wanted) == 0) return {};
   if (errno == EAGAIN || errno == EACCES) return bus::unexpected(bus::errc::exists);
   return {};  // a kernel or a sandbox without such locks: README.md says what is lost then
 }
 
-bus::result<void> set_flags(int descriptor) {
+// A descriptor of the same open file, close-on-exec.
+bus::result<bus::fd> copy_of(int descriptor) {
+  bus::fd made(::fcntl(descriptor, F_DUPFD_CLOEXEC, 0));
+  if (!made) return bus::unexpected(bus::last_system_error());
+  return made;
+}
+
+bus::result<void> be_quick(int descriptor) {
   const int flags = ::fcntl(descriptor, F_GETFL);
-  if (flags < 0 || ::fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) != 0 ||
-      ::fcntl(descriptor, F_SETFD, FD_CLOEXEC) != 0) {
+  if (flags < 0 || ::fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) != 0) {
     return bus::unexpected(bus::last_system_error());
   }
   return {};
@@ -103,28 +120,39 @@ void enlarge(int out, bool lends_pages) noexcept {
 
 }  // namespace
 
-bus::result<ends> ends::adopt(const pair_name& name) {
-  const auto in = examine(name.in, O_RDONLY);
+bus::result<pair_name> ends::examine(const pair_name& name) {
+  const auto in = examine_end(name.in, O_RDONLY);
   if (!in) return bus::unexpected(in.error());
-  const auto out = examine(name.out, O_WRONLY);
+  const auto out = examine_end(name.out, O_WRONLY);
   if (!out) return bus::unexpected(out.error());
-  if (*in == *out) return bus::unexpected(bus::errc::bad_address);
-  auto ours = lock(name.out.descriptor);
-  if (ours) ours = set_flags(name.in.descriptor);
-  if (ours) ours = set_flags(name.out.descriptor);
-  if (!ours) return bus::unexpected(ours.error());
-  enlarge(name.out.descriptor, name.lends_pages);
+  if (in->pipe == out->pipe) return bus::unexpected(bus::errc::bad_address);
+  return pair_name{.in = *in, .out = *out, .lends_pages = name.lends_pages};
+}
+
+bus::result<ends> ends::adopt(const pair_name& name) {
+  if (is_written(name.out.descriptor)) return bus::unexpected(bus::errc::exists);
+  auto in = copy_of(name.in.descriptor);
+  if (!in) return bus::unexpected(in.error());
+  auto out = copy_of(name.out.descriptor);
+  if (!out) return bus::unexpected(out.error());
+  auto ready = be_quick(in->get());
+  if (ready) ready = be_quick(out->get());
+  if (!ready) return bus::unexpected(ready.error());
+  // Whoever closes them has them. Before the lock, which any closing takes away.
+  if (::close(name.in.descriptor) != 0 || ::close(name.out.descriptor) != 0) {
+    return bus::unexpected(bus::errc::gone);
+  }
+  if (auto ours = lock(out->get()); !ours) return bus::unexpected(ours.error());
+  enlarge(out->get(), name.lends_pages);
   ends made;
   made.name_ = name;
-  made.name_.in.pipe = *in;
-  made.name_.out.pipe = *out;
-  made.in_.reset(name.in.descriptor);
-  made.out_.reset(name.out.descriptor);
+  made.in_ = std::move(*in);
+  made.out_ = std::move(*out);
   return made;
 }
 
-bool ends::shares_a_pipe_with(const ends& other) const noexcept {
-  return name_.in.pipe == other.name_.in.pipe || name_.out.pipe == other.name_.out.pipe;
+bool ends::shares_a_pipe_with(const pair_name& other) const noexcept {
+  return name_.in.pipe == other.in.pipe || name_.out.pipe == other.out.pipe;
 }
 
 bus::result<std::size_t> ends::read(std::span<const iovec> into) noexcept {
@@ -152,11 +180,6 @@ bus::result<std::size_t> ends::lend(std::span<const iovec> from) noexcept {
 void ends::close() noexcept {
   in_.reset();
   out_.reset();
-}
-
-void ends::release() noexcept {
-  static_cast<void>(in_.release());
-  static_cast<void>(out_.release());
 }
 
 std::size_t ends::unread() const noexcept {

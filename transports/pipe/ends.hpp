@@ -22,10 +22,14 @@ namespace transports::pipes {
 
 class ends {
  public:
-  // Takes the descriptors over, non-blocking (for all who share their open file, too) and
-  // close-on-exec from now on. On failure they are still the caller's. Errors: bad_address (no
-  // descriptor, no pipe, the wrong end, twice the same pipe), gone (another pipe than was named),
-  // exists (another process writes to it), or the kernel's.
+  // The same name with the pipes' own numbers. Errors: bad_address (no descriptor, no pipe, the
+  // wrong end, twice the same pipe), gone (another pipe than was named).
+  [[nodiscard]] static bus::result<pair_name> examine(const pair_name& name);
+  // Takes the descriptors over: under other numbers, so that nobody who was told the old ones takes
+  // them once more; non-blocking (for all who share their open file, too) and close-on-exec from
+  // now on. Errors: gone (somebody else took them just now), exists (another process writes to it),
+  // or the kernel's; they are still the caller's then, unless another process came in between.
+  // Requires: examine(name) == name, and no other descriptor of these pipes is ours.
   [[nodiscard]] static bus::result<ends> adopt(const pair_name& name);
 
   // How many bytes moved; 0: none just then. Errors: gone (nobody is at the other end), or the
@@ -38,8 +42,6 @@ class ends {
 
   // Closes both; name() stays.
   void close() noexcept;
-  // Gives both back to whoever had them before.
-  void release() noexcept;
 
   // Bytes that we wrote and the peer has not read.
   [[nodiscard]] std::size_t unread() const noexcept;
@@ -49,8 +51,8 @@ class ends {
   [[nodiscard]] int in() const noexcept { return in_.get(); }
   [[nodiscard]] int out() const noexcept { return out_.get(); }
   [[nodiscard]] const pair_name& name() const noexcept { return name_; }
-  // Whether a pipe is in both.
-  [[nodiscard]] bool shares_a_pipe_with(const ends& other) const noexcept;
+  // Whether one of these pipes is ours.
+  [[nodiscard]] bool shares_a_pipe_with(const pair_name& other) const noexcept;
 
  private:
   pair_name name_;

@@ -67,16 +67,15 @@ bus::result<std::shared_ptr<cable>> hub::plug(bus::node_id peer, const pair_name
   if (is_used && (name.in.pipe == 0 || name.out.pipe == 0)) return bus::unexpected(bus::errc::gone);
   auto prepared = prepare();
   if (!prepared) return bus::unexpected(prepared.error());
-  auto adopted = ends::adopt(name);
-  if (!adopted) return bus::unexpected(adopted.error());
+  const auto known = ends::examine(name);
+  if (!known) return bus::unexpected(known.error());
   // The kernel's lock tells processes apart, and not the cables of one.
   const bool taken = std::any_of(cables_.begin(), cables_.end(), [&](const auto& one) {
-    return one->state() != bus::link_state::gone && one->pipes().shares_a_pipe_with(*adopted);
+    return one->state() != bus::link_state::gone && one->pipes().shares_a_pipe_with(*known);
   });
-  if (taken) {
-    adopted->release();
-    return bus::unexpected(bus::errc::exists);
-  }
+  if (taken) return bus::unexpected(bus::errc::exists);
+  auto adopted = ends::adopt(*known);
+  if (!adopted) return bus::unexpected(adopted.error());
   auto made = std::make_shared<cable>(*this, std::move(*adopted), ++last_number_, peer);
   auto opened = made->open();
   if (!opened) return bus::unexpected(opened.error());
@@ -142,10 +141,7 @@ void hub::attend(bus::sink& into) noexcept {
   report();
 }
 
-int hub::wait_handle() noexcept {
-  static_cast<void>(open_epoll());
-  return epoll_.get();
-}
+int hub::wait_handle() noexcept { return epoll_.get(); }
 
 bool hub::arm() noexcept {
   if (!homes_) return true;

@@ -5,15 +5,47 @@
 #include "transports/pipe/hub.hpp"
 #include "transports/pipe/outbox.hpp"
 
+#include <array>
 #include <memory>
 #include <string>
 #include <utility>
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 namespace transports {
+namespace {
+
+// The pipes of `ends`, under the numbers that they have in another process.
+bus::result<std::string> pipe_address(const pipe_pair& ends, const pipe_pair& numbers) {
+  std::string text(pipes::scheme);
+  for (const auto& [end, number] : {std::pair(ends.in, numbers.in), {ends.out, numbers.out}}) {
+    struct stat about {};
+    if (::fstat(end, &about) != 0 || !S_ISFIFO(about.st_mode)) {
+      return bus::unexpected(bus::errc::bad_address);
+    }
+    text += end == ends.in ? ":" : ",";
+    text += std::to_string(number) + "@" + std::to_string(about.st_ino);
+  }
+  return text + (ends.lends_pages ? ",pages" : "");
+}
+
+}  // namespace
+
 namespace pipes {
 namespace {
+
+struct new_pipe {
+  bus::fd out;  // to read from
+  bus::fd in;
+};
+
+bus::result<new_pipe> make_pipe() {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return bus::unexpected(bus::last_system_error());
+  return new_pipe{.out = bus::fd(ends[0]), .in = bus::fd(ends[1])};
+}
 
 class pipe_transport final : public bus::transport {
  public:
@@ -50,6 +82,25 @@ class pipe_transport final : public bus::transport {
     return std::unique_ptr<bus::outbox>(std::make_unique<peer_outbox>(std::move(over)));
   }
 
+  [[nodiscard]] bus::result<bus::invitation> invite(int first) override {
+    auto down = make_pipe();
+    if (!down) return bus::unexpected(down.error());
+    auto up = make_pipe();
+    if (!up) return bus::unexpected(up.error());
+    auto ours = pipe_address({.in = up->out.get(), .out = down->in.get(), .lends_pages = true});
+    auto theirs = pipe_address({.in = down->out.get(), .out = up->in.get(), .lends_pages = true},
+                               {.in = first, .out = first + 1});
+    if (!ours || !theirs) return bus::unexpected(bus::errc::bad_address);
+    bus::invitation made;
+    made.theirs.push_back(std::move(down->out));
+    made.theirs.push_back(std::move(up->in));
+    made.their_address = std::move(*theirs);
+    made.ours.push_back(std::move(up->out));
+    made.ours.push_back(std::move(down->in));
+    made.our_address = std::move(*ours);
+    return made;
+  }
+
   [[nodiscard]] bus::result<bus::loan> lend(std::uint64_t bytes) noexcept override {
     if (bytes > about_.bytes_max) return bus::unexpected(bus::errc::too_big);
     return memory_->lend(bytes);
@@ -72,17 +123,6 @@ bus::transport_maker pipe() {
   return {std::string(pipes::scheme), make};
 }
 
-bus::result<std::string> pipe_address(const pipe_pair& ends) {
-  std::string text(pipes::scheme);
-  for (const int end : {ends.in, ends.out}) {
-    struct stat about {};
-    if (::fstat(end, &about) != 0 || !S_ISFIFO(about.st_mode)) {
-      return bus::unexpected(bus::errc::bad_address);
-    }
-    text += end == ends.in ? ":" : ",";
-    text += std::to_string(end) + "@" + std::to_string(about.st_ino);
-  }
-  return text + (ends.lends_pages ? ",pages" : "");
-}
+bus::result<std::string> pipe_address(const pipe_pair& ends) { return pipe_address(ends, ends); }
 
 }  // namespace transports

@@ -9,10 +9,11 @@
 namespace transports {
 
 // Scheme "pipe". connect(peer, "pipe:IN,OUT") hands a pair over: two descriptor numbers, the pipe
-// that we read and the pipe that we write, which belong to the transport from then on; on failure
-// they are still the caller's. `peer` 0 takes whoever is there. The outbox opens when the peer has
-// plugged its ends in, too. connect(peer, "pipe:") is another outbox over the pair that is open to
-// that peer. The pair lasts until one of the two processes or transports ends; where() is "pipe:".
+// that we read and the pipe that we write, which belong to the transport from then on, under other
+// numbers, so that they can be handed over once; on failure they are still the caller's. `peer` 0
+// takes whoever is there. The outbox opens when the peer has plugged its ends in, too.
+// connect(peer, "pipe:") is another outbox over the pair that is open to that peer. The pair lasts
+// until one of the two processes or transports ends; where() is "pipe:".
 //
 // With "pipe:IN,OUT,pages", payloads from 4 KiB on are not copied into the pipe: it refers to
 // their pages until the peer has read them. Only for a peer who may see whatever this process will

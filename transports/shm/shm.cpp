@@ -80,6 +80,7 @@ class shm_transport final : public bus::transport {
     about_ = {.scheme = scheme,
               .reach = bus::reach::host,
               .shares_memory = true,
+              .needs_directory = true,
               .survives_crash = true,
               .bytes_max = home_->payload_bytes_max(),
               .latency_ns = 8'000,
