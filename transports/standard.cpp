@@ -1,11 +1,12 @@
 #include "transports/standard.hpp"
 
 #include "transports/inproc/inproc.hpp"
+#include "transports/pipe/pipe.hpp"
 #include "transports/shm/shm.hpp"
 #include "transports/zmq/zmq.hpp"
 
 namespace transports {
 
-bus::bill_of_transports standard() { return {inproc(), shm(), zmq()}; }
+bus::bill_of_transports standard() { return {inproc(), pipe(), shm(), zmq()}; }
 
 }  // namespace transports

@@ -6,7 +6,7 @@
 
 namespace transports {
 
-// inproc, shm and zmq. The order does not matter: links rank them by their traits.
+// inproc, pipe, shm and zmq. The order does not matter: links rank them by their traits.
 [[nodiscard]] bus::bill_of_transports standard();
 
 }  // namespace transports

@@ -30,9 +30,10 @@ child spawn(node& around, std::vector<std::string> command, spawn_options option
                   .descriptors = std::move(options.descriptors),
                   .is_bound = options.is_bound};
   // Wherever we found it: in an option of ours, for example.
-  plan.environment.push_back("OMNIBUS_DIR=" + around.directory());
+  plan.environment.push_back(
+      "OMNIBUS_DIR=" + (options.shares_directory ? around.directory() : std::string(no_directory)));
   core& wheel = around.inside();
-  auto made = wheel.look_after(std::move(plan), options.restarts);
+  auto made = wheel.look_after(std::move(plan), options.restarts, !options.shares_directory);
   if (!made) {
     throw error(made.error(),
                 "cannot start " + program + ": " + made.error().message() + advice(made.error()));

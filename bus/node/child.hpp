@@ -5,8 +5,9 @@
 //   const auto how = co_await worker.ended();       a coroutine on the node's event loop
 //   worker.stop(5s);                                SIGTERM, and SIGKILL after five seconds
 //
-// A child finds the node's bus directory by itself. It gets our standard streams, and no other
-// descriptor. It ends with us, however we end, unless it is told otherwise.
+// A child that makes a node finds us by itself: in our bus directory, and over a pair of pipes that
+// it gets beside our standard streams (transports/pipe). It gets no other descriptor. It ends with
+// us, however we end, unless it is told otherwise.
 #pragma once
 
 #include "bus/node/node.hpp"
@@ -25,6 +26,9 @@ namespace bus {
 
 struct spawn_options {
   restart restarts = restart::never;
+  // Whether it finds our bus directory. Else it meets us and nobody else: over its pipes, which
+  // take transports::pipe() in our bill and in its own.
+  bool shares_directory = true;
   // Killed by the kernel when we are gone. Its own children are not: they are its affair.
   bool is_bound = true;
   std::vector<std::string> environment = {};  // "NAME=value", beside and before our own

@@ -12,6 +12,7 @@
 #include <fstream>
 #include <string_view>
 
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
@@ -48,9 +49,26 @@ node_options completed(node_options options) {
   if (options.directory.empty()) options.directory = default_directory();
   if (options.listen.empty()) options.listen = words_of("OMNIBUS_LISTEN");
   if (options.peers.empty()) options.peers = words_of("OMNIBUS_PEERS");
+  // Who started us has left a way to itself.
+  if (const char* const parent = std::getenv(parent_variable)) options.peers.emplace_back(parent);
   const char* const insecure = std::getenv("OMNIBUS_INSECURE");
   options.insecure = options.insecure || (insecure && std::string_view(insecure) == "1");
   return options;
+}
+
+// The file that who started us has given us for a ledger; once: whoever comes second in this
+// process, or is started by it, finds something else under that number, or nothing.
+fd given_books() {
+  const char* const text = std::getenv(books_variable);
+  int number = -1;
+  unsigned long long inode = 0;
+  struct stat about {};
+  if (!text || std::sscanf(text, "%d@%llu", &number, &inode) != 2 || number < 0 ||
+      ::fstat(number, &about) != 0 || !S_ISREG(about.st_mode) || about.st_ino != inode) {
+    return {};
+  }
+  fd own(::fcntl(number, F_DUPFD_CLOEXEC, 0));
+  return own && ::close(number) == 0 ? std::move(own) : fd();
 }
 
 bool lacks_descriptors(std::error_code why) {
@@ -161,15 +179,7 @@ void core::come_up() {
                           restless_ = restless_ || link->second->restless();
                         }});
   open_transports();
-  card_.set_version(card_version);
-  card_.set_node(id_.value);
-  card_.set_name(options_.name);
-  card_.set_born_ns(wall_ns());
-  card_.set_pid(static_cast<std::uint32_t>(::getpid()));
-  for (const auto& one : transports_) {
-    if (std::string where = one->where(); !where.empty()) card_.add_addresses(std::move(where));
-  }
-  card_.set_revision(1);
+  begin_card();
   // A node is its own peer: its publishers may meet its own subscriptions. What changes later is
   // told to the directory piece by piece.
   directory_.upsert(card_, directory::origin::local);
@@ -183,6 +193,20 @@ void core::come_up() {
   call_peers();
   if (!options_.context) post_sentry();
   flush_files();
+}
+
+void core::begin_card() {
+  card_.set_version(card_version);
+  card_.set_node(id_.value);
+  card_.set_name(options_.name);
+  card_.set_born_ns(wall_ns());
+  card_.set_pid(static_cast<std::uint32_t>(::getpid()));
+  for (const auto& one : transports_) {
+    // A scheme alone says that we can be reached by whom we have called: as soon as we have.
+    std::string where = one->where();
+    if (!where.empty() && !where.ends_with(':')) card_.add_addresses(std::move(where));
+  }
+  card_.set_revision(1);
 }
 
 core::~core() {
@@ -223,7 +247,9 @@ void core::open_directory() {
   auto opened = path == no_directory ? rendezvous::nowhere(id_) : rendezvous::open(path, id_);
   if (!opened) refuse(opened.error());
   rendezvous_ = std::make_unique<rendezvous>(std::move(*opened));
-  auto ledger = ledger_file::create(rendezvous_->directory(), id_);
+  fd given = path == no_directory ? given_books() : fd();
+  auto ledger = given ? ledger_file::keep_in(std::move(given), id_)
+                      : ledger_file::create(rendezvous_->directory(), id_);
   if (!ledger) {
     throw error(ledger.error(), "cannot create the node's ledger in " + path + ": " +
                                     ledger.error().message() + "; " + advice(ledger.error()));
@@ -254,18 +280,28 @@ void core::open_transports() {
       complain("transport " + maker.scheme + " is not available: " + made.error().message());
       continue;
     }
-    const int handle = (*made)->arrivals().wait_handle();
-    if (handle >= 0) watch(handle, static_cast<std::uint32_t>(transports_.size()));
     traits_.push_back((*made)->about());
     entrances_.push_back({.arrivals = &(*made)->arrivals(),
-                          .over_network = (*made)->about().reach == reach::network,
+                          .asks_kernel = !(*made)->about().shares_memory,
+                          .is_watched = false,
                           .has_called = false});
     refusals_.emplace_back();
     transports_.push_back(std::move(*made));
   }
+  watch_inboxes();
   if (!transports_.empty()) return;
   throw error(failed, "node '" + options_.name + "' has no working transport: " + troubles_.back() +
                           (lacks_descriptors(failed) ? std::string("; ") + more_descriptors : ""));
+}
+
+void core::watch_inboxes() {
+  for (std::size_t i = 0; i < entrances_.size(); ++i) {
+    entrance& one = entrances_[i];
+    const int handle = one.is_watched ? -1 : one.arrivals->wait_handle();
+    if (handle < 0) continue;
+    watch(handle, static_cast<std::uint32_t>(i));
+    one.is_watched = true;
+  }
 }
 
 void core::watch(int descriptor, std::uint32_t what) {
@@ -314,11 +350,11 @@ std::size_t core::room_to_hear() const noexcept {
 
 // Who only publishes never takes, and still has to hear of those who want it, over a network, and
 // what those who block have room for.
-void core::hear(bool network_only) {
+void core::hear(bool called_only) {
   if (in_pump_) return;
   in_pump_ = true;
   for (entrance& one : entrances_) {
-    if (network_only && !(one.has_called && one.over_network)) continue;
+    if (called_only && !(one.has_called && one.asks_kernel)) continue;
     one.has_called = one.arrivals->poll(room_to_hear(), *reception_) != 0;
   }
   in_pump_ = false;
@@ -333,9 +369,9 @@ std::size_t core::pump(std::size_t budget) {
   for (std::size_t left = entrances_.size(); left > 0 && came < budget; --left) {
     entrance& one = entrances_[at];
     at = at + 1 == entrances_.size() ? 0 : at + 1;
-    // What lies beyond this machine calls by its descriptor; between calls it is looked at rarely,
-    // since asking a network library costs more than asking shared memory.
-    if (one.over_network && !one.has_called && !rarely) continue;
+    // What does not share memory calls by its descriptor; between calls it is looked at rarely,
+    // since asking the kernel or a network library costs more than asking shared memory.
+    if (one.asks_kernel && !one.has_called && !rarely) continue;
     const std::size_t here = one.arrivals->poll(budget - came, *reception_);
     one.has_called = here != 0;
     if (here != 0) first_entrance_ = at;
@@ -404,8 +440,8 @@ bool core::arm_inboxes() {
     for (auto& [peer, link] : links_) {
       if (link->restless() && !link->arm()) return false;
     }
-    for (auto& [address, link] : calls_) {
-      if (link->restless() && !link->arm()) return false;
+    for (const auto& one : calls_) {
+      if (one.link->restless() && !one.link->arm()) return false;
     }
   }
   return std::all_of(entrances_.begin(), entrances_.end(), [](entrance& one) {
@@ -469,7 +505,7 @@ void core::count_refusals() {
 void core::set_timer() {
   std::int64_t next = INT64_MAX;
   for (const auto& [peer, link] : links_) next = std::min(next, link->wake_at_ns());
-  for (const auto& [address, link] : calls_) next = std::min(next, link->wake_at_ns());
+  for (const auto& one : calls_) next = std::min(next, one.link->wake_at_ns());
   for (const auto& [peer, one] : suspects_) next = std::min(next, one.look_at_ns);
   for (const auto& one : children_) next = std::min(next, one->due_ns());
   if (!leaving_) {

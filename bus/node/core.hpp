@@ -59,6 +59,11 @@ struct published {
   }
 };
 
+// Where a child that a node has started finds its way to that node; and, if it is in no bus
+// directory, the file for its ledger, `NUMBER@INODE`, which that node reads when the child is dead.
+inline constexpr const char* parent_variable = "OMNIBUS_PARENT";
+inline constexpr const char* books_variable = "OMNIBUS_BOOKS";
+
 // Somebody waits for room in an event loop. The publisher may end first.
 struct room_wait {
   publication* source;         // null: it has ended
@@ -195,7 +200,9 @@ class core {
   // the last to be looked at in the next turn, so that what it brings need not wait for the others.
   std::size_t pump(std::size_t budget);
   // Starts a child, and looks after it until let_go(). Errors: as child_process::start().
-  [[nodiscard]] result<std::shared_ptr<supervised>> look_after(child_plan plan, restart when);
+  // Whether it keeps its books for us: who is in no bus directory has no other place.
+  [[nodiscard]] result<std::shared_ptr<supervised>> look_after(child_plan plan, restart when,
+                                                               bool keeps_books);
   // Kills it, if it runs, and waits for that. A forked child of ours does nothing: it is not its.
   void let_go(const std::shared_ptr<supervised>& one) noexcept;
   // Turns until it is over: how it ended; or until the deadline. In a callback nothing turns.
@@ -281,7 +288,8 @@ class core {
   void look_after_children() noexcept;
   void hang_bell();
   void come_up();
-  void hear(bool network_only);
+  void begin_card();
+  void hear(bool called_only);
   [[nodiscard]] std::size_t room_to_hear() const noexcept;
   [[nodiscard]] bool admits(const publication& source, std::uint64_t bytes = 0) noexcept;
   enum class waited : std::uint8_t { open, late, ended };
@@ -316,6 +324,11 @@ class core {
   void note_mismatch(const publication& source, node_id peer, const wire::Interest& interest);
 
   void call_peers();
+  void call(const std::string& where);
+  void watch_inboxes();
+  [[nodiscard]] result<child_process> start_child(child_plan plan, bool keeps_books);
+  [[nodiscard]] result<ledger_reading> books_of(node_id child) const;
+  void forget_books(node_id child) noexcept;
   void introduced(node_id from, const wire::Introduce& words);
   [[nodiscard]] wire::Introduce introduction();
   void introduce_everywhere();
@@ -350,8 +363,9 @@ class core {
   // What comes in, by transport.
   struct entrance {
     inbox* arrivals = nullptr;
-    bool over_network = false;
-    bool has_called = false;  // it has something, or had when it was last polled
+    bool asks_kernel = false;  // to poll it costs a system call, so it is polled when it has called
+    bool is_watched = false;   // its descriptor
+    bool has_called = false;   // it has something, or had when it was last polled
   };
   std::vector<entrance> entrances_;
   std::size_t first_entrance_ = 0;  // to be looked at in the next turn
@@ -369,7 +383,13 @@ class core {
   std::vector<ledger_row*> retired_rows_;
   std::uint32_t last_number_ = 0;
   std::unordered_map<node_id, std::unique_ptr<peer_link>> links_;
-  std::vector<std::pair<std::string, std::unique_ptr<peer_link>>> calls_;  // to $OMNIBUS_PEERS
+  // To $OMNIBUS_PEERS, and to those who are at the other end of something: for these, once.
+  struct phone_call {
+    std::string address;
+    bool is_once;
+    std::unique_ptr<peer_link> link;
+  };
+  std::vector<phone_call> calls_;
   std::map<std::pair<std::uint32_t, node_id>, std::pair<std::uint32_t, std::string>> mismatches_;
 
   struct suspect {
@@ -380,6 +400,12 @@ class core {
   std::unordered_map<node_id, suspect> suspects_;
   std::vector<std::weak_ptr<room_wait>> waits_;
   std::vector<std::shared_ptr<supervised>> children_;
+  // What children write down for us, until they are dead and it was read.
+  struct kept_books {
+    fd file;
+    fd process;
+  };
+  std::vector<kept_books> books_;
   // For publishers of nodes whose cards have not come yet.
   std::multimap<node_id, wire::Grant> early_grants_;
   std::vector<std::string> troubles_;

@@ -2,16 +2,82 @@
 #include "bus/node/core.hpp"
 
 #include <algorithm>
+#include <utility>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 namespace bus {
 
-result<std::shared_ptr<supervised>> core::look_after(child_plan plan, restart when) {
+namespace {
+
+bool has_ended(const fd& process) noexcept {
+  pollfd end{.fd = process.get(), .events = POLLIN, .revents = 0};
+  return ::poll(&end, 1, 0) == 1;
+}
+
+}  // namespace
+
+// One life of a child: with a way to us that no other process has, where a transport makes such.
+result<child_process> core::start_child(child_plan plan, bool keeps_books) {
+  int first = STDERR_FILENO + 1;
+  for (const auto& [ours, theirs] : plan.descriptors) first = std::max(first, theirs + 1);
+  fd books;
+  if (keeps_books) {
+    auto made = make_books();
+    struct stat about {};
+    if (!made || ::fstat(made->get(), &about) != 0) return unexpected(last_system_error());
+    books = std::move(*made);
+    plan.environment.push_back(std::string(books_variable) + "=" + std::to_string(first) + "@" +
+                               std::to_string(about.st_ino));
+    plan.descriptors.emplace_back(books.get(), first++);
+  }
+  invitation way;
+  for (const auto& one : transports_) {
+    auto made = one->invite(first);
+    if (!made && made.error() == errc::unsupported) continue;
+    if (!made) return unexpected(made.error());
+    way = std::move(*made);
+    plan.environment.push_back(std::string(parent_variable) + "=" + way.their_address);
+    break;
+  }
+  for (const fd& one : way.theirs) plan.descriptors.emplace_back(one.get(), first++);
+  auto started = child_process::start(plan);
+  if (!started) return started;
+  if (books)
+    books_.push_back({std::move(books), fd(::fcntl(started->handle(), F_DUPFD_CLOEXEC, 0))});
+  if (way.our_address.empty()) return started;
+  way.theirs.clear();
+  for (fd& one : way.ours) static_cast<void>(one.release());
+  call(way.our_address);
+  return started;
+}
+
+result<std::shared_ptr<supervised>> core::look_after(child_plan plan, restart when,
+                                                     bool keeps_books) {
   auto made = std::make_shared<supervised>(
-      [plan = std::move(plan)] { return child_process::start(plan); }, when);
+      [this, keeps_books, plan = std::move(plan)] { return start_child(plan, keeps_books); }, when);
   if (auto started = made->start(steady_ns()); !started) return unexpected(started.error());
   watch(made->handle(), from_child);
   children_.push_back(made);
   return made;
+}
+
+result<ledger_reading> core::books_of(node_id child) const {
+  for (const kept_books& one : books_) {
+    auto books = read_ledger(one.file);
+    if (books && books->node == child) return books;
+  }
+  return unexpected(errc::not_found);
+}
+
+void core::forget_books(node_id child) noexcept {
+  std::erase_if(books_, [child](const kept_books& one) {
+    const auto books = read_ledger(one.file);
+    return books && books->node == child;
+  });
 }
 
 void core::let_go(const std::shared_ptr<supervised>& one) noexcept { std::erase(children_, one); }
@@ -28,6 +94,10 @@ void core::look_after_children() noexcept {
   } catch (...) {
     complain("a child runs whose end will not be heard: no memory to watch it");
   }
+  // Of those who never had a node there is nothing to read.
+  std::erase_if(books_, [](const kept_books& one) {
+    return has_ended(one.process) && !read_ledger(one.file);
+  });
 }
 
 std::optional<exit_status> core::wait_end(supervised& one, deadline until) {

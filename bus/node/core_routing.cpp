@@ -373,26 +373,44 @@ void core::drop_link(node_id peer) {
   links_file_.dirty = true;
 }
 
-// The peers of $OMNIBUS_PEERS: we know where they are and not who.
+// We know where they are and not who.
 void core::call_peers() {
-  for (const std::string& where : options_.peers) {
-    known_node unknown;
-    unknown.network = true;
-    for (const traits& about : traits_) {
-      if (about.reach == reach::network) {
-        unknown.card.add_addresses(std::string(about.scheme) + ":" + where);
-      }
+  for (const std::string& where : options_.peers) call(where);
+}
+
+// "tcp://host:7400" is for every network transport; an address of a transport of ours, for that
+// one.
+void core::call(const std::string& where) {
+  known_node unknown;
+  unknown.network = true;
+  const auto whose = std::find_if(traits_.begin(), traits_.end(), [&](const traits& about) {
+    return about.scheme == scheme_of(where);
+  });
+  const bool is_once = whose != traits_.end();
+  for (const traits& about : traits_) {
+    if (!is_once && about.reach == reach::network) {
+      unknown.card.add_addresses(std::string(about.scheme) + ":" + where);
     }
-    if (unknown.card.addresses().empty()) {
-      complain("peer " + where + " cannot be called: no network transport was given");
-      continue;
-    }
-    auto link = make_link(node_id{});
-    link->set_ways(rank_ways(traits_, unknown), where);
-    link->introduce(introduction());
-    calls_.emplace_back(where, std::move(link));
-    restless_ = true;
   }
+  if (is_once) unknown.card.add_addresses(where);
+  if (unknown.card.addresses().empty()) {
+    complain("peer " + where + " cannot be called: no transport for it was given");
+    return;
+  }
+  auto link = make_link(node_id{});
+  link->set_ways(rank_ways(traits_, unknown), where);
+  link->introduce(introduction());
+  calls_.push_back({.address = where, .is_once = is_once, .link = std::move(link)});
+  restless_ = true;
+  if (!is_once) return;
+  // Now: what it names is ours only until somebody has taken it.
+  static_cast<void>(calls_.back().link->step(steady_ns()));
+  watch_inboxes();
+  const std::string back = std::string(whose->scheme) + ":";
+  const auto& known = card_.addresses();
+  if (std::find(known.begin(), known.end(), back) != known.end()) return;
+  card_.add_addresses(back);
+  card_changed();
 }
 
 std::uint64_t core::steps() const noexcept {
@@ -430,7 +448,7 @@ void core::introduce_everywhere() {
                                      [](const auto& one) { return one.second.is_remote(); });
   if (!anybody || leaving_) return;
   const wire::Introduce words = introduction();
-  for (auto& [address, link] : calls_) link->introduce(words);
+  for (const auto& one : calls_) one.link->introduce(words);
   for (const auto& [id, known] : directory_.nodes()) {
     if (known.is_remote()) link_to(id).introduce(words);
   }

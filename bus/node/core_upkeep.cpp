@@ -45,11 +45,16 @@ void core::tend() {
     if (network && link->failures() >= rounds_until_forgotten) lost.push_back(peer);
     restless_ = restless_ || link->restless();
   }
-  for (auto& [address, link] : calls_) {
-    if (!link->open() && !link->restless()) link->introduce(introduction());
-    links_file_.dirty = link->step(now) || links_file_.dirty;
-    restless_ = restless_ || link->restless();
+  for (const auto& one : calls_) {
+    if (!one.link->open() && !one.link->restless()) one.link->introduce(introduction());
+    links_file_.dirty = one.link->step(now) || links_file_.dirty;
+    restless_ = restless_ || one.link->restless();
   }
+  std::erase_if(calls_, [this](const phone_call& one) {
+    const bool is_over = one.is_once && one.link->failures() > 0;
+    if (is_over) ledger_->release(one.link->row());
+    return is_over;
+  });
   if (!retired_rows_.empty() && !owes_farewells()) {
     for (ledger_row* const row : retired_rows_) ledger_->release(*row);
     retired_rows_.clear();
@@ -83,8 +88,10 @@ void core::check_suspects(std::int64_t now) {
       at = suspects_.erase(at);
       continue;
     }
-    if (local && !is_alive(rendezvous_->directory(), peer)) {
+    const bool is_kin = !local && !reception_->hears(peer) && books_of(peer);
+    if (is_kin || (local && !is_alive(rendezvous_->directory(), peer))) {
       bury(peer);
+      forget_books(peer);
       forget(peer, grave_of_dead_ns);
       at = suspects_.erase(at);
       continue;
@@ -97,7 +104,8 @@ void core::check_suspects(std::int64_t now) {
 
 // Charges what it had published and nobody gave us, as its ledger says, and forgets it.
 void core::bury(node_id dead) {
-  const auto books = read_ledger(rendezvous_->directory(), dead);
+  auto books = read_ledger(rendezvous_->directory(), dead);
+  if (!books) books = books_of(dead);
   std::unordered_map<std::uint32_t, std::uint64_t> published;
   for (const ledger_entry& row : books ? books->entries : std::vector<ledger_entry>()) {
     if (row.kind == row_kind::publisher) published[row.number] = row.counts[column::published];
@@ -208,7 +216,7 @@ void core::fill_links(wire::Links& links) const {
     link->describe(words);
     words.set_row(ledger_->number_of(link->row()));
   }
-  for (const auto& [address, link] : calls_) link->describe(*links.add_links());
+  for (const auto& one : calls_) one.link->describe(*links.add_links());
   for (const auto& [number, source] : publications_) {
     for (const auto& [peer, link] : links_) {
       if (!link->wants(*source)) continue;

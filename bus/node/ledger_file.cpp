@@ -119,18 +119,8 @@ held_locks& locks() {
   return held;
 }
 
-result<fd> make_in_memory(std::uint32_t rows) noexcept {
-  fd file(::memfd_create("omnibus-ledger", MFD_CLOEXEC));
-  if (!file) return unexpected(last_system_error());
-  if (const int full = reserve(file.get(), bytes_for(rows))) {
-    return unexpected(system_error_of(full));
-  }
-  return file;
-}
-
 // A ledger's file, locked and with room for so many rows, all zero.
 result<fd> make_locked(int directory, node_id node, std::uint32_t rows) noexcept {
-  if (directory < 0) return make_in_memory(rows);
   const std::string name = file_name(node);
   if (fd nameless = make_nameless(directory, name, rows)) return nameless;
   auto made = create_file(directory, name.c_str());
@@ -160,29 +150,54 @@ bool is_there(int directory, node_id node, int file) noexcept {
 }  // namespace
 
 result<std::unique_ptr<ledger_file>> ledger_file::create(int directory, node_id node) {
+  if (directory < 0) {
+    auto books = make_books();
+    if (!books) return unexpected(books.error());
+    return keep_in(std::move(*books), node);
+  }
   std::unique_ptr<ledger_file> made(new ledger_file);
   const std::scoped_lock no_fork(locks().guard);
   auto locked = make_locked(directory, node, first_capacity);
   if (!locked) return unexpected(locked.error());
   made->file_ = std::move(*locked);
   locks().all.push_back(&made->file_);
-  const auto abandon = [&](std::error_code why) {
+  if (const std::error_code failed = made->begin(node)) {
     ::unlinkat(directory, file_name(node).c_str(), 0);
-    return unexpected(why);
-  };
+    return unexpected(failed);
+  }
+  return made;
+}
+
+result<std::unique_ptr<ledger_file>> ledger_file::keep_in(fd&& books, node_id node) {
+  std::unique_ptr<ledger_file> made(new ledger_file);
+  made->file_ = std::move(books);
+  if (const int full = reserve(made->file_.get(), bytes_for(first_capacity))) {
+    return unexpected(system_error_of(full));
+  }
+  if (const std::error_code failed = made->begin(node)) return unexpected(failed);
+  return made;
+}
+
+std::error_code ledger_file::begin(node_id node) {
   void* const at = ::mmap(nullptr, range_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-                          made->file_.get(), 0);
-  if (at == MAP_FAILED) return abandon(last_system_error());
-  made->map_ = static_cast<std::byte*>(at);
+                          file_.get(), 0);
+  if (at == MAP_FAILED) return last_system_error();
+  map_ = static_cast<std::byte*>(at);
   keep_from_children(at);
-  made->capacity_ = first_capacity;
-  auto* const header = new (made->map_) ledger_header{};
+  capacity_ = first_capacity;
+  auto* const header = new (map_) ledger_header{};
   header->node = node.value;
   header->born_ns = wall_ns();
   step("ledger.header");
   header->version = ledger_header::current_version;
   header->magic = ledger_header::magic_value;
-  return made;
+  return {};
+}
+
+result<fd> make_books() noexcept {
+  fd file(::memfd_create("omnibus-ledger", MFD_CLOEXEC));
+  if (!file) return unexpected(last_system_error());
+  return file;
 }
 
 ledger_file::~ledger_file() {
@@ -276,6 +291,10 @@ result<ledger_reading> read_ledger(int directory, node_id node) {
   const fd file = open_ledger(directory, node);
   if (!file)
     return unexpected(errno == ENOENT ? make_error_code(errc::not_found) : last_system_error());
+  return read_ledger(file);
+}
+
+result<ledger_reading> read_ledger(const fd& file) {
   if (!is_regular(file.get())) return unexpected(errc::corrupt);
   alignas(ledger_header) std::array<std::byte, sizeof(ledger_header)> head;
   if (read_at(file.get(), head.data(), head.size(), 0) != head.size())

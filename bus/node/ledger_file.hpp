@@ -23,6 +23,8 @@ class ledger_file {
   // Creates and locks `<node>.ledger` under the directory descriptor; -1: in memory, where nobody
   // else sees it. Errors: no_space, denied, exists, or the kernel's.
   [[nodiscard]] static result<std::unique_ptr<ledger_file>> create(int directory, node_id node);
+  // The same in a file that somebody who will read it has made for us, empty: see make_books().
+  [[nodiscard]] static result<std::unique_ptr<ledger_file>> keep_in(fd&& books, node_id node);
   // Leaves the file; rendezvous removes it. Other processes keep what they have mapped.
   ~ledger_file();
   ledger_file(const ledger_file&) = delete;
@@ -44,6 +46,7 @@ class ledger_file {
 
  private:
   ledger_file() = default;
+  [[nodiscard]] std::error_code begin(node_id node);
   [[nodiscard]] bool grow() noexcept;
   [[nodiscard]] ledger_row* rows() const noexcept;
   [[nodiscard]] node_id node() const noexcept;
@@ -57,6 +60,10 @@ class ledger_file {
 
 // Reads somebody's ledger. Errors: not_found, denied, incompatible, corrupt.
 [[nodiscard]] result<ledger_reading> read_ledger(int directory, node_id node);
+// The same of an open file. Errors: incompatible; corrupt, also where nothing is written yet.
+[[nodiscard]] result<ledger_reading> read_ledger(const fd& books);
+// An empty file in memory, for the ledger of a process that is given it. Errors: the kernel's.
+[[nodiscard]] result<fd> make_books() noexcept;
 
 // Whether the node's lock is held. A missing file is a dead node.
 [[nodiscard]] bool is_alive(int directory, node_id node) noexcept;
