@@ -122,6 +122,8 @@ class publisher_base {
       std::chrono::nanoseconds timeout = std::chrono::nanoseconds::max()) {
     return await_room(*core_, *source_, deadline::after(timeout));
   }
+  // Whether a subscription that it meets blocks, so that messages are waited for one by one.
+  [[nodiscard]] bool is_gated() const noexcept { return source_->gated != 0; }
   // How many samples the slowest peer has been sent and not yet let go of, among all that this node
   // sends it. Whoever must not lose any waits while this nears node_options::link_depth.
   [[nodiscard]] std::size_t backlog() const noexcept { return core_->backlog(*source_); }

@@ -32,7 +32,7 @@ std::string valued_options_of(const CLI::App& verb) {
 
 bool has_topic(const std::string& verb) {
   return verb != "doctor" && verb != "gc" && verb != "completion" && verb != "bench" &&
-         verb != "chaos";
+         verb != "chaos" && verb != "run" && verb != "pipe";
 }
 
 std::string bash_script(const CLI::App& command) {
@@ -65,6 +65,11 @@ std::string bash_script(const CLI::App& command) {
          "    COMPREPLY=($(compgen -f -- \"$here\"))\n"
          "  elif [[ $before == --directory ]]; then\n"
          "    COMPREPLY=($(compgen -d -- \"$here\"))\n"
+         "  elif [[ $before == --in || $before == --out || $before == --err ]]; then\n"
+         "    COMPREPLY=($(compgen -W \"$(\"${COMP_WORDS[0]}\" list --names 2>/dev/null)\" -- "
+         "\"$here\"))\n"
+         "  elif [[ $before == --restart ]]; then\n"
+         "    COMPREPLY=($(compgen -W 'never on-failure always' -- \"$here\"))\n"
          "  elif [[ $before == -* && $valued == *\"|$before|\"* ]]; then\n"
          "    return\n"
          "  else\n"

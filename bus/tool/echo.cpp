@@ -2,6 +2,7 @@
 // say what it missed.
 #include "bus/tool/console.hpp"
 #include "bus/tool/message.hpp"
+#include "bus/tool/onlooker.hpp"
 #include "bus/tool/session.hpp"
 #include "bus/tool/verbs.hpp"
 
@@ -9,6 +10,8 @@
 #include <cstdio>
 #include <memory>
 #include <set>
+
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -115,8 +118,9 @@ class echoer {
   void show_text(const std::string& topic, const wire::Type& type, const frame& head,
                  const message_reader::shown& seen) {
     const json value = chosen(seen.value);
-    const std::string text =
-        value.is_string() ? clean_lines(value.get<std::string>()) : dump(value, 2);
+    std::string text = value.is_string() ? clean_lines(value.get<std::string>()) : dump(value, 2);
+    // A line that came with its newline (bus run, bus pub) needs no second one.
+    if (text.ends_with('\n')) text.pop_back();
     if (options_.no_meta) {
       out_.line(text);
       return;
@@ -186,9 +190,13 @@ exit_code echo(const echo_options& options) {
   }
   const auto listening = joined.node().subscribe<raw>(
       options.pattern, [&](const received<raw>& message) { shower.take(message); }, habits);
+  // `bus echo t | head` ends when head has, and not with the next message.
+  bool is_unread = false;
+  onlooker reader(joined.context(), STDOUT_FILENO, 0);
+  if (reader.is_able()) reader.call([&is_unread] { is_unread = true; });
   const auto how = joined.run(options.timeout_s < 0 ? for_ever : seconds(options.timeout_s), [&] {
     shower.flush();
-    return shower.finished();
+    return shower.finished() || is_unread;
   });
   shower.flush();
   const std::uint64_t lost = listening.accounts().lost_in_all();

@@ -1,7 +1,10 @@
 // `bus pub`: publishes messages given as JSON, by the schema that somebody on the bus has left; or
 // bytes as they are. Publishing once and leaving loses nothing: it waits for the subscribers that
 // it can see, and lingers.
+#include "bus/tool/framing.hpp"
 #include "bus/tool/message.hpp"
+#include "bus/tool/onlooker.hpp"
+#include "bus/tool/outlet.hpp"
 #include "bus/tool/session.hpp"
 #include "bus/tool/verbs.hpp"
 #include "bus/topic/pattern.hpp"
@@ -14,14 +17,11 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 
-#include <sys/stat.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <asio/posix/stream_descriptor.hpp>
-#include <asio/steady_timer.hpp>
 #include <fmt/format.h>
 
 namespace bus::tool {
@@ -39,12 +39,6 @@ struct pub_options : common_options {
   std::uint64_t matched = 0;
   double timeout_s = 10;
 };
-
-// A subscriber that is there already is waited for this long when nobody said -w.
-constexpr std::chrono::nanoseconds courtesy = std::chrono::seconds(2);
-// How many samples may be on their way to a slow subscriber before publishing waits for it: half of
-// the usual link's depth, so that none is refused.
-constexpr std::size_t backlog_max = 512;
 
 std::string hint_of(const wire::Type& type) { return type.name() + ':' + to_hex(type.hash()); }
 
@@ -97,15 +91,6 @@ type_info choose_type(core& inside, const pub_options& options) {
   return std::move(*complete);
 }
 
-// How many peers will take what we publish, as far as their cards say.
-std::size_t interested(core& inside, const std::string& topic, const wire::Type& type) {
-  std::set<node_id> peers;
-  inside.known().for_each_interested(topic, [&](node_id peer, const wire::Interest& interest) {
-    if (types_agree(type, interest)) peers.insert(peer);
-  });
-  return peers.size();
-}
-
 class publishing {
  public:
   publishing(const pub_options& options, session& joined)
@@ -122,25 +107,8 @@ class publishing {
   }
 
   void open() {
-    source_.emplace(joined_.node().advertise(options_.topic, type_));
-    if (options_.matched > 0) {
-      const auto how = joined_.run(seconds(options_.timeout_s),
-                                   [&] { return source_->matched() >= options_.matched; });
-      if (how != session::ending::timeout) return;
-      throw failure(
-          exit_code::timeout,
-          fmt::format("{} of {} subscribers matched in {} s; try: bus why '{}'", source_->matched(),
-                      options_.matched, options_.timeout_s, options_.topic));
-    }
-    wire::Type words;
-    words.set_name(type_.name);
-    words.set_hash(type_.hash);
-    const std::size_t there = interested(joined_.inside(), options_.topic, words);
-    const auto how = joined_.run(courtesy, [&] { return source_->matched() >= there; });
-    if (how == session::ending::timeout) {
-      std::fprintf(stderr, "bus: %zu of %zu subscribers do not answer; try: bus why '%s'\n",
-                   there - source_->matched(), there, options_.topic.c_str());
-    }
+    out_.emplace(joined_, outlet::manner{.topic = options_.topic, .type = type_});
+    out_->wait_subscribers(options_.matched, options_.timeout_s);
   }
 
   // Throws failure (usage) when the text is not what the type says.
@@ -153,23 +121,14 @@ class publishing {
                                         "; give the fields as JSON, for example " + example());
   }
 
-  // Once there is room, or a second has passed.
-  void send(const std::string& payload) {
-    make_room();
-    const published outcome = source_->publish(std::as_bytes(std::span(payload)));
-    if (outcome.error) {
-      throw failure(exit_code::not_so,
-                    "a message of " + std::to_string(payload.size()) +
-                        " bytes cannot be published: " + outcome.error.message());
-    }
-    ++sent_;
-    refused_ += outcome.links - outcome.taken;
+  // Once there is room.
+  void send(outlet::message bytes) {
+    if (!out_->send_now(bytes)) joined_.finish(out_->send(bytes));
   }
-
   [[nodiscard]] bool is_raw() const { return !dynamic_; }
   [[nodiscard]] const type_info& type() const { return type_; }
-  [[nodiscard]] std::uint64_t sent() const { return sent_; }
-  [[nodiscard]] std::uint64_t refused() const { return refused_; }
+  [[nodiscard]] std::uint64_t sent() const { return out_->sent(); }
+  [[nodiscard]] std::uint64_t refused() const { return out_->missed(); }
 
  private:
   [[nodiscard]] std::string example() const {
@@ -177,82 +136,54 @@ class publishing {
     return all ? *all : std::string("{}");
   }
 
-  // A peer lets go of samples without a word, unless a link is full; so the tool looks each
-  // millisecond, and only while it is ahead.
-  void make_room() {
-    const auto has_room = [&] { return source_->backlog() < backlog_max && source_->has_room(); };
-    for (int i = 0; i < 1000 && !has_room() && !joined_.interrupted(); ++i) {
-      static_cast<void>(joined_.run(std::chrono::milliseconds(1), has_room));
-    }
-  }
-
   const pub_options& options_;
   session& joined_;
   type_info type_;
   std::unique_ptr<dynamic_type> dynamic_;
-  std::optional<publisher<raw>> source_;
-  std::uint64_t sent_ = 0;
-  std::uint64_t refused_ = 0;
+  std::optional<outlet> out_;
 };
 
 // Lines of standard input. While none is there the node goes on turning.
 class lines_in {
  public:
-  explicit lines_in(session& joined) : joined_(joined) {
-    struct stat about {};
-    // A file is always readable, and epoll refuses it.
-    if (::fstat(STDIN_FILENO, &about) != 0 || S_ISREG(about.st_mode)) return;
-    const int copy = ::dup(STDIN_FILENO);
-    std::error_code refused;
-    input_.emplace(joined.context());
-    if (copy >= 0) input_->assign(copy, refused);
-    if (copy < 0 || refused) input_.reset();
-  }
+  lines_in(session& joined, std::size_t longest)
+      : joined_(joined),
+        input_(joined.context(), STDIN_FILENO, EPOLLIN),
+        cut_(framing_options{}, longest) {}
 
-  // The next line without its end; nothing at the end of the input or when interrupted.
-  [[nodiscard]] std::optional<std::string> next() {
+  // The next line with its newline, unless the last one has none; nothing at the end of the input
+  // or when interrupted. Good until the next call.
+  [[nodiscard]] std::optional<outlet::message> next() {
     for (;;) {
-      const std::size_t end = have_.find('\n', looked_);
-      if (end != std::string::npos) {
-        std::string line = have_.substr(begin_, end - begin_);
-        begin_ = looked_ = end + 1;
-        return line;
-      }
-      looked_ = have_.size();
-      if (over_) break;
+      if (auto line = cut_.next()) return line;
+      if (over_) return cut_.rest();
       if (!fill()) return std::nullopt;
     }
-    if (begin_ == have_.size()) return std::nullopt;
-    return std::exchange(have_, {}).substr(std::exchange(begin_, 0));
   }
 
  private:
   bool fill() {
-    if (input_) {
+    if (input_.is_able()) {
       const auto ready = std::make_shared<bool>(false);
-      input_->async_wait(asio::posix::stream_descriptor::wait_read,
-                         [ready](std::error_code) { *ready = true; });
+      input_.call([ready] { *ready = true; });
       if (joined_.run(for_ever, [&] { return *ready; }) != session::ending::done) return false;
     }
-    have_.erase(0, begin_);
-    looked_ -= begin_;
-    begin_ = 0;
-    const std::size_t before = have_.size();
-    have_.resize(before + block_bytes);
-    const ssize_t got = ::read(STDIN_FILENO, have_.data() + before, block_bytes);
-    have_.resize(before + static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+    const auto room = cut_.room();
+    const ssize_t got = ::read(STDIN_FILENO, room.data(), room.size());
+    cut_.filled(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
     over_ = got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN);
     return true;
   }
 
-  static constexpr std::size_t block_bytes = 64UL * 1024;
   session& joined_;
-  std::optional<asio::posix::stream_descriptor> input_;
-  std::string have_;
-  std::size_t begin_ = 0;
-  std::size_t looked_ = 0;
+  onlooker input_;
+  cutter cut_;
   bool over_ = false;
 };
+
+std::string text_of(outlet::message bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 std::string read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -282,15 +213,24 @@ class metronome {
 };
 
 void publish_lines(publishing& out, session& joined, const pub_options& options) {
-  lines_in input(joined);
+  // A message of a type is whole, however long its JSON is.
+  lines_in input(joined, out.is_raw() ? piece_bytes_max : frame_bytes_max);
   metronome clock(joined, options.rate_hz);
   while (options.times == 0 || out.sent() < options.times) {
     if (!clock.wait()) return;
-    const auto line = input.next();
+    auto line = input.next();
     if (!line) return;
-    // An empty line is a message of raw bytes, and none of JSON.
-    if (line->empty() && !out.is_raw()) continue;
-    out.send(out.encode(*line));
+    // What is nobody's type comes out as it went in; anything else is a message without its
+    // newline.
+    if (out.type().hash != 0 && !line->empty() && line->back() == std::byte{'\n'}) {
+      line = line->first(line->size() - 1);
+    }
+    if (out.is_raw()) {
+      out.send(*line);
+    } else if (!line->empty()) {
+      const std::string payload = out.encode(text_of(*line));
+      out.send(std::as_bytes(std::span(payload)));
+    }
   }
 }
 
@@ -301,7 +241,7 @@ void publish_one(publishing& out, session& joined, const pub_options& options) {
                               : options.rate_hz > 0 ? UINT64_MAX
                                                     : 1;
   metronome clock(joined, options.rate_hz);
-  while (out.sent() < times && clock.wait()) out.send(payload);
+  while (out.sent() < times && clock.wait()) out.send(std::as_bytes(std::span(payload)));
 }
 
 exit_code pub(const pub_options& options) {

@@ -3,7 +3,10 @@
 #include "transports/standard.hpp"
 
 #include <csignal>
+#include <exception>
+#include <utility>
 
+#include <asio/co_spawn.hpp>
 #include <asio/steady_timer.hpp>
 
 namespace bus::tool {
@@ -15,12 +18,14 @@ std::chrono::nanoseconds seconds(double value) noexcept {
   return std::chrono::nanoseconds(static_cast<std::int64_t>((value < most ? value : most) * 1e9));
 }
 
-session::session(const std::string& name, const common_options& where) : signals_(context_) {
+session::session(const std::string& name, const common_options& where, signals how)
+    : signals_(context_) {
   node_options options{.name = name, .transports = transports::standard()};
   options.directory = where.directory;
   options.waiting = wait_policy::sleep;
   options.context = &context_;
   node_ = std::make_unique<bus::node>(std::move(options));
+  if (how == signals::are_watched) return;
   signals_.add(SIGINT);
   signals_.add(SIGTERM);
   signals_.async_wait([this](std::error_code failed, int) { interrupted_ = !failed; });
@@ -48,6 +53,25 @@ session::ending session::run(std::chrono::nanoseconds timeout, const std::functi
     context_.run_one();
   }
   return ending::done;
+}
+
+void session::start(asio::awaitable<void> work) {
+  asio::co_spawn(context_, std::move(work), [](std::exception_ptr trouble) {
+    if (trouble) std::rethrow_exception(trouble);
+  });
+}
+
+void session::finish(asio::awaitable<void> work) {
+  // Shared, since another handler may throw before it is done.
+  const auto done = std::make_shared<bool>(false);
+  asio::co_spawn(context_, std::move(work), [done](std::exception_ptr trouble) {
+    *done = true;
+    if (trouble) std::rethrow_exception(trouble);
+  });
+  while (!*done) {
+    context_.restart();
+    context_.run_one();
+  }
 }
 
 }  // namespace bus::tool

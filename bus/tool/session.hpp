@@ -6,10 +6,12 @@
 #include "bus/tool/verb.hpp"
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 
+#include <asio/awaitable.hpp>
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
 
@@ -21,8 +23,10 @@ inline constexpr std::chrono::nanoseconds for_ever = std::chrono::nanoseconds::m
 
 class session {
  public:
+  // Who looks after SIGINT and SIGTERM: they end run(), or somebody else does (signal_watch).
+  enum class signals : std::uint8_t { end_it, are_watched };
   // `name` is how others see us. Throws bus::error.
-  session(const std::string& name, const common_options& where);
+  session(const std::string& name, const common_options& where, signals how = signals::end_it);
   // Lingers as a node does, up to two seconds, so that what was published is delivered.
   ~session();
   session(const session&) = delete;
@@ -35,6 +39,10 @@ class session {
   enum class ending { done, timeout, interrupted };
   // Turns everything until done(), which is asked after each event. Rethrows what a callback threw.
   ending run(std::chrono::nanoseconds timeout, const std::function<bool()>& done);
+  // Starts it; what it throws comes out of run() or finish().
+  void start(asio::awaitable<void> work);
+  // Turns everything until the work is done, interrupted or not. Rethrows what it threw.
+  void finish(asio::awaitable<void> work);
   // SIGINT or SIGTERM has come.
   [[nodiscard]] bool interrupted() const noexcept { return interrupted_; }
 

@@ -13,6 +13,8 @@ std::vector<verb> all_verbs() {
       info_verb(),    //
       echo_verb(),    //
       pub_verb(),     //
+      run_verb(),     //
+      pipe_verb(),    //
       hz_verb(),      //
       bw_verb(),      //
       why_verb(),     //

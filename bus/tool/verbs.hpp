@@ -10,6 +10,8 @@ namespace bus::tool {
 [[nodiscard]] verb info_verb();
 [[nodiscard]] verb echo_verb();
 [[nodiscard]] verb pub_verb();
+[[nodiscard]] verb run_verb();
+[[nodiscard]] verb pipe_verb();
 [[nodiscard]] verb hz_verb();
 [[nodiscard]] verb bw_verb();
 [[nodiscard]] verb why_verb();

@@ -119,15 +119,10 @@ TEST_CASE("SIGINT ends echo cleanly and leaves no files behind") {
   CHECK(json::parse(nodes.out)["node"] == "talker");
 }
 
-TEST_CASE("echo whose reader went away ends quietly") {
+TEST_CASE("echo whose reader went away ends at once, and quietly") {
   const scratch where;
-  bus::node talker(where.options("talker"));
-  auto words = talker.advertise<bus::raw>("words");
   running echo(where, {"echo", "words"});
   echo.close_output();
-  REQUIRE(words.wait_matched(1, 20s));
-  const std::string line = "into the void";
-  CHECK(words.publish(std::as_bytes(std::span(line))));
   const outcome seen = echo.wait();
   CHECK(seen.code == 0);
   CHECK(seen.err.empty());
@@ -173,7 +168,7 @@ TEST_CASE("pub publishes lines of its input, in order, and none is lost") {
     const auto got = words.take(20s);
     REQUIRE(got);
     const std::string text(reinterpret_cast<const char*>(got->bytes().data()), got->bytes().size());
-    REQUIRE(text == std::to_string(i));
+    REQUIRE(text == std::to_string(i) + '\n');
   }
   CHECK(pub.wait().code == 0);
   CHECK(words.accounts().lost_in_all() == 0);
