@@ -29,7 +29,7 @@ class supervised {
 
   // Guesses: an eye's blink, and what an operator bears to wait.
   static constexpr std::int64_t pause_first_ns = 100'000'000;
-  static constexpr std::int64_t pause_max_ns = 10'000'000'000;
+  static constexpr std::int64_t pause_max_ns = 30'000'000'000;
   // Who ran for so long has not failed at once.
   static constexpr std::int64_t settled_ns = 10'000'000'000;
 
