@@ -187,6 +187,11 @@ TEST_CASE("a record that no correct peer writes ends the link") {
     one.say(bytes_of(head_of(word::release, 1)));
     one.say(bytes_of(bus::credit_run{0, 1}));
   }
+  SECTION("a release of nothing") { one.say(bytes_of(head_of(word::release, 0))); }
+  SECTION("an empty run") {
+    one.say(bytes_of(head_of(word::release, 1)));
+    one.say(bytes_of(bus::credit_run{0, 0}));
+  }
   SECTION("a run beyond the last credit") {
     one.say(bytes_of(head_of(word::release, 1)));
     one.say(bytes_of(bus::credit_run{7, UINT32_MAX}));

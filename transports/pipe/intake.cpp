@@ -121,6 +121,8 @@ bus::result<bool> intake::parse_head(listener& to, std::size_t& told) {
       return true;
     }
     case word::release:
+      // Whoever returns nothing, again and again, would keep us reading for ever.
+      if (head.value == 0) return bus::unexpected(bus::errc::bad_message);
       begin_ += sizeof head;
       runs_left_ = head.value;
       at_ = part::runs;
@@ -145,7 +147,9 @@ bus::result<bool> intake::parse_runs(listener& to) {
   if (bytes.size() < sizeof(bus::credit_run)) return false;
   begin_ += sizeof(bus::credit_run);
   --runs_left_;
-  auto released = to.released(read<bus::credit_run>(bytes));
+  const auto run = read<bus::credit_run>(bytes);
+  if (run.count == 0) return bus::unexpected(bus::errc::bad_message);
+  auto released = to.released(run);
   if (!released) return bus::unexpected(released.error());
   return true;
 }
