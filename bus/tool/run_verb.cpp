@@ -38,8 +38,8 @@ CLI::Option* add_words(CLI::App& parser, const std::string& name, const std::str
   // has are not extra, and that there are fewer is none of its business.
   constexpr int more_than_any = 1 << 20;
   return parser.add_option(name, summary)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)  // first: it changes what is expected
       ->expected(more_than_any, CLI::detail::expected_max_vector_size)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false)
       ->option_text("...");
 }
