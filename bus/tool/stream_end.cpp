@@ -16,8 +16,9 @@
 namespace bus::tool {
 namespace {
 
-// What the kernel lets any user have (fs.pipe-max-size); a user with many gets smaller ones.
-constexpr int pipe_bytes = 1 << 20;
+// Larger ones make copies slower, since they leave the cache: docs/design/0015. A user who has many
+// gets smaller ones.
+constexpr int pipe_bytes = 256 << 10;
 
 }  // namespace
 
