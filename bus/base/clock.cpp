@@ -27,6 +27,9 @@ constexpr std::int64_t set_every_ns = 1'000'000;
 // processor may have slept through it.
 constexpr std::int64_t rate_over_ns = 100'000;
 constexpr std::int64_t rate_over_ns_max = 1'000'000'000;
+// Clocks and ticks are read within so much, some ten times what it takes: else others ran in
+// between, and what was read does not belong together.
+constexpr std::uint64_t apart_ticks_max = 2'000;
 
 }  // namespace
 
@@ -36,10 +39,12 @@ std::int64_t wall_ns() noexcept { return read_clock(CLOCK_REALTIME); }
 stamp_clock::stamp_clock() noexcept : even_(ticks_are_even()) {}
 
 std::int64_t stamp_clock::set() noexcept {
+  const std::uint64_t began = __builtin_ia32_rdtsc();
   const std::int64_t wall = wall_ns();
   if (!even_) return wall;
   const std::int64_t steady = steady_ns();
   const std::uint64_t ticks = __builtin_ia32_rdtsc();
+  if (ticks - began > apart_ticks_max) return wall;
   const std::int64_t passed = steady - set_at_steady_ns_;
   if (set_at_steady_ns_ != 0 && passed < rate_over_ns) return wall;
   if (set_at_steady_ns_ != 0 && passed <= rate_over_ns_max && ticks > set_at_ticks_) {
