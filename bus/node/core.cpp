@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <string_view>
 
@@ -60,13 +62,14 @@ node_options completed(node_options options) {
 // process, or is started by it, finds something else under that number, or nothing.
 fd given_books() {
   const char* const text = std::getenv(books_variable);
+  if (!text) return {};
+  const char* const end = text + std::strlen(text);
   int number = -1;
-  unsigned long long inode = 0;
+  std::uint64_t inode = 0;
+  const char* const at = std::from_chars(text, end, number).ptr;
+  if (at == end || *at != '@' || std::from_chars(at + 1, end, inode).ptr != end) return {};
   struct stat about {};
-  if (!text || std::sscanf(text, "%d@%llu", &number, &inode) != 2 || number < 0 ||
-      ::fstat(number, &about) != 0 || !S_ISREG(about.st_mode) || about.st_ino != inode) {
-    return {};
-  }
+  if (::fstat(number, &about) != 0 || !S_ISREG(about.st_mode) || about.st_ino != inode) return {};
   fd own(::fcntl(number, F_DUPFD_CLOEXEC, 0));
   return own && ::close(number) == 0 ? std::move(own) : fd();
 }

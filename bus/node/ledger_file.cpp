@@ -294,10 +294,10 @@ result<ledger_reading> read_ledger(int directory, node_id node) {
   return read_ledger(file);
 }
 
-result<ledger_reading> read_ledger(const fd& file) {
-  if (!is_regular(file.get())) return unexpected(errc::corrupt);
+result<ledger_reading> read_ledger(const fd& books) {
+  if (!is_regular(books.get())) return unexpected(errc::corrupt);
   alignas(ledger_header) std::array<std::byte, sizeof(ledger_header)> head;
-  if (read_at(file.get(), head.data(), head.size(), 0) != head.size())
+  if (read_at(books.get(), head.data(), head.size(), 0) != head.size())
     return unexpected(errc::corrupt);
   const auto* const header = reinterpret_cast<const ledger_header*>(head.data());
   if (header->magic != ledger_header::magic_value) return unexpected(errc::corrupt);
@@ -311,7 +311,7 @@ result<ledger_reading> read_ledger(const fd& file) {
   alignas(ledger_row) std::array<std::byte, rows_at_once * sizeof(ledger_row)> piece;
   for (std::size_t first = 0; first < used; first += rows_at_once) {
     const std::size_t wanted = std::min(rows_at_once, used - first);
-    const std::size_t got = read_at(file.get(), piece.data(), wanted * sizeof(ledger_row),
+    const std::size_t got = read_at(books.get(), piece.data(), wanted * sizeof(ledger_row),
                                     ledger_header_bytes + first * sizeof(ledger_row));
     const auto* const rows = reinterpret_cast<const ledger_row*>(piece.data());
     for (std::size_t i = 0; i < got / sizeof(ledger_row); ++i) {
