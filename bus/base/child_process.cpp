@@ -117,7 +117,9 @@ __attribute__((no_sanitize("address"))) int run_errand(void* given) {
   reset_signals();
   if (one.is_bound) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (::getppid() != one.parent) ::_exit(127);  // gone before we asked
+    // Gone before we asked? The kernel says whose child we are; another's has another parent, and
+    // our parent's number is not free before somebody has become that.
+    if (::getppid() != one.parent) ::_exit(127);
     if (one.knows_cores) ::sched_setaffinity(0, sizeof one.cores, &one.cores);
     ::setpriority(PRIO_PROCESS, 0, one.nice);
   }

@@ -33,11 +33,10 @@ using namespace asio::experimental::awaitable_operators;
 
 // How long whoever the program left behind may go on writing into its output.
 constexpr std::chrono::nanoseconds patience_for_heirs = 1s;
-// Between an end and the next start: doubled each time, and forgotten when it ran well for a while.
-// As docker does, with a shorter longest pause.
-constexpr std::chrono::nanoseconds first_pause = 100ms;
-constexpr std::chrono::nanoseconds longest_pause = 30s;
-constexpr std::chrono::nanoseconds ran_well = 10s;
+// Between an end and the next start, as for a child of a node: doubled each time, and forgotten
+// when it ran well for a while.
+constexpr std::chrono::nanoseconds first_pause{supervised::pause_first_ns};
+constexpr std::chrono::nanoseconds longest_pause{supervised::pause_max_ns};
 
 void say(const std::string& sentence) { std::fprintf(stderr, "bus: %s\n", sentence.c_str()); }
 
@@ -121,7 +120,7 @@ class runner {
       co_await (watch() && carry(out_end_, out_, STDOUT_FILENO) &&
                 carry(err_end_, err_, STDERR_FILENO) && feed());
       if (leaving_ != 0 || !wants_restart()) break;
-      if (steady_ns() - begun_ns >= ran_well.count()) pause = first_pause;
+      if (steady_ns() - begun_ns >= supervised::settled_ns) pause = first_pause;
       say(fmt::format("{} {}; start {} in {:.1f} s", name(), status_.describe(), starts + 1,
                       std::chrono::duration<double>(pause).count()));
       co_await sleep(pause);
@@ -202,8 +201,8 @@ class runner {
   }
 
   [[nodiscard]] bool wants_restart() const {
-    return options_.restart == run_options::policy::always ||
-           (options_.restart == run_options::policy::on_failure && !status_.succeeded());
+    return options_.restarts == restart::always ||
+           (options_.restarts == restart::on_failure && !status_.succeeded());
   }
 
   void obey(const signal_news& one) {

@@ -5,6 +5,7 @@
 //                          '--(for good)--> everything is delivered --> we end as it did
 #pragma once
 
+#include "bus/node/supervised.hpp"
 #include "bus/tool/framing.hpp"
 #include "bus/tool/verb.hpp"
 
@@ -30,8 +31,7 @@ struct run_options : common_options {
   double block_for_s = 0;  // 0: for ever
   std::uint64_t matched = 0;
   double timeout_s = 10;
-  enum class policy : std::uint8_t { never, on_failure, always };
-  policy restart = policy::never;
+  bus::restart restarts = bus::restart::never;
 };
 
 // What we could not do for a program that ended well: messages were lost. As of env(1) and

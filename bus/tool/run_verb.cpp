@@ -11,10 +11,10 @@
 namespace bus::tool {
 namespace {
 
-const std::map<std::string, run_options::policy> policies = {
-    {"never", run_options::policy::never},
-    {"on-failure", run_options::policy::on_failure},
-    {"always", run_options::policy::always},
+const std::map<std::string, restart> policies = {
+    {"never", restart::never},
+    {"on-failure", restart::on_failure},
+    {"always", restart::always},
 };
 
 void check(const run_options& options) {
@@ -62,7 +62,7 @@ verb run_verb() {
             parser.add_flag("--tee", options->tees,
                             "What is published also goes to our own output");
             parser
-                .add_option("--restart", options->restart,
+                .add_option("--restart", options->restarts,
                             "never, on-failure or always; pauses of 0.1 s to 30 s between")
                 ->transform(CLI::CheckedTransformer(policies));
             parser.add_flag("--keep-open", options->keeps_open,

@@ -1,7 +1,5 @@
 // Children of a node: what they find, how their ends are heard, and when they run again.
-#include "bus/bus.hpp"
-#include "tests/scratch.hpp"
-#include "transports/shm/shm.hpp"
+#include "tests/unit/family.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -19,37 +17,13 @@
 #include <catch2/catch.hpp>
 
 using namespace std::chrono_literals;
+using tests::family;
+using tests::patience;
+using tests::reading;
 
 namespace {
 
-struct reading {
-  std::uint64_t number;
-};
-
-constexpr auto patience = 30s;
 constexpr std::uint64_t many = 1000;
-
-struct family {
-  tests::scratch_directory scratch;
-  bus::node parent{
-      {.name = "parent", .transports = {transports::shm()}, .directory = scratch.path()}};
-
-  [[nodiscard]] bus::child shell(const std::string& script, bus::spawn_options options = {}) {
-    return bus::spawn(parent, {"sh", "-c", script}, std::move(options));
-  }
-  [[nodiscard]] std::string file(const std::string& name) const {
-    return scratch.path() + "/" + name;
-  }
-  template <class Done>
-  [[nodiscard]] bool turn(Done&& done) {
-    const auto until = bus::deadline::after(patience);
-    while (!done()) {
-      if (until.passed()) return false;
-      parent.run_for(1ms);
-    }
-    return true;
-  }
-};
 
 std::ptrdiff_t lines_in(const std::string& path) {
   std::ifstream file(path);

@@ -1,8 +1,5 @@
 // A parent and its children over pipes: nodes that have nothing else in common.
-#include "bus/bus.hpp"
-#include "tests/scratch.hpp"
-#include "transports/pipe/pipe.hpp"
-#include "transports/shm/shm.hpp"
+#include "tests/unit/family.hpp"
 
 #include <array>
 #include <chrono>
@@ -16,43 +13,14 @@
 #include <catch2/catch.hpp>
 
 using namespace std::chrono_literals;
+using tests::family;
+using tests::kin;
+using tests::patience;
+using tests::reading;
 
 namespace {
 
-struct reading {
-  std::uint64_t number;
-};
-
-constexpr auto patience = 30s;
 constexpr std::uint64_t many = 10'000;
-
-bus::node_options kin(const std::string& name) {
-  return {.name = name, .transports = {transports::pipe(), transports::shm()}};
-}
-
-struct family {
-  tests::scratch_directory scratch;
-  bus::node parent;
-
-  family() : parent(options()) {}
-  [[nodiscard]] bus::node_options options() const {
-    bus::node_options made = kin("parent");
-    made.directory = scratch.path();
-    return made;
-  }
-  [[nodiscard]] bus::child start(const std::string& hidden_case, bus::spawn_options options = {}) {
-    return bus::spawn(parent, {"/proc/self/exe", hidden_case}, std::move(options));
-  }
-  template <class Done>
-  [[nodiscard]] bool turn(Done&& done) {
-    const auto until = bus::deadline::after(patience);
-    while (!done()) {
-      if (until.passed()) return false;
-      parent.run_for(1ms);
-    }
-    return true;
-  }
-};
 
 }  // namespace
 
