@@ -9,8 +9,67 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <set>
+#include <span>
 
 namespace bus {
+namespace {
+
+// Both patterns side by side, level by level. Where one of them has `**`, it takes none, or what
+// the other has next; where both have it, one of the two ends first.
+class meeting {
+ public:
+  using levels = std::span<const std::string_view>;
+
+  void walk(levels left, levels right) {
+    if (++steps_ > steps_max || found_.size() > common_patterns_max) return;
+    const bool left_any = !left.empty() && left.front() == any_levels;
+    const bool right_any = !right.empty() && right.front() == any_levels;
+    if (left_any && right_any) {
+      follow(any_levels, left.subspan(1), right);
+      follow(any_levels, left, right.subspan(1));
+    } else if (left_any) {
+      walk(left.subspan(1), right);
+      if (!right.empty()) follow(right.front(), left, right.subspan(1));
+    } else if (right_any) {
+      walk(left, right.subspan(1));
+      if (!left.empty()) follow(left.front(), left.subspan(1), right);
+    } else if (left.empty() || right.empty()) {
+      if (left.empty() && right.empty()) keep();
+    } else if (left.front() == right.front() || right.front() == any_level) {
+      follow(left.front(), left.subspan(1), right.subspan(1));
+    } else if (left.front() == any_level) {
+      follow(right.front(), left.subspan(1), right.subspan(1));
+    }
+  }
+  [[nodiscard]] std::optional<std::vector<std::string>> found() const {
+    if (steps_ > steps_max || found_.size() > common_patterns_max) return std::nullopt;
+    return std::vector<std::string>(found_.begin(), found_.end());
+  }
+
+ private:
+  static constexpr std::size_t steps_max = 100'000;
+
+  void follow(std::string_view level, levels left, levels right) {
+    path_.push_back(level);
+    walk(left, right);
+    path_.pop_back();
+  }
+  void keep() {
+    std::string pattern;
+    for (const std::string_view level : path_) {
+      if (!pattern.empty()) pattern += '/';
+      pattern += level;
+    }
+    if (check_pattern(pattern)) found_.insert(std::move(pattern));
+  }
+
+  std::vector<std::string_view> path_;
+  std::set<std::string> found_;
+  std::size_t steps_ = 0;
+};
+
+}  // namespace
 
 bool has_wildcard(std::string_view pattern) noexcept {
   return pattern.find('*') != std::string_view::npos;
@@ -58,6 +117,16 @@ bool overlaps(std::string_view left, std::string_view right) noexcept {
     }
   }
   return (together[rows.size()] >> columns.size() & 1U) != 0;
+}
+
+std::optional<std::vector<std::string>> common_patterns(std::string_view left,
+                                                        std::string_view right) {
+  if (!check_pattern(left) || !check_pattern(right)) return std::vector<std::string>();
+  const level_list rows(left);
+  const level_list columns(right);
+  meeting both;
+  both.walk({rows.begin(), rows.end()}, {columns.begin(), columns.end()});
+  return both.found();
 }
 
 }  // namespace bus

@@ -4,7 +4,11 @@
 // with nothing, so that a caller who forgot to check gets silence and never a wrong match.
 #pragma once
 
+#include <cstddef>
+#include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace bus {
 
@@ -19,5 +23,12 @@ namespace bus {
 // to that name: two patterns that only a name of 33 levels would satisfy still overlap, which errs
 // towards "yes". Costs at most levels(left) * levels(right) comparisons; never allocates.
 [[nodiscard]] bool overlaps(std::string_view left, std::string_view right) noexcept;
+
+// The names that both patterns match, as patterns: together these match such names and no others.
+// One name may meet several of them. Empty: there is no such name. Nothing: it would take more than
+// so many patterns, which needs several `**` on both sides.
+inline constexpr std::size_t common_patterns_max = 64;
+[[nodiscard]] std::optional<std::vector<std::string>> common_patterns(std::string_view left,
+                                                                      std::string_view right);
 
 }  // namespace bus

@@ -4,11 +4,13 @@
 #include "bus/topic/pattern.hpp"
 #include "tests/unit/topic_reference.hpp"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include <catch2/catch.hpp>
 
+using bus::common_patterns;
 using bus::matches;
 using bus::overlaps;
 using namespace std::string_literals;
@@ -138,6 +140,41 @@ TEST_CASE("overlaps agrees with trying every short name, and is symmetric") {
     REQUIRE(overlaps(left, right) == expected);
     REQUIRE(overlaps(right, left) == expected);
   }
+}
+
+TEST_CASE("common patterns match what both match, and nothing else") {
+  using patterns = std::vector<std::string>;
+  CHECK(common_patterns("**", "a/**") == patterns{"a/**"});
+  CHECK(common_patterns("a/*", "*/b") == patterns{"a/b"});
+  CHECK(common_patterns("a/b", "a/**") == patterns{"a/b"});
+  CHECK(common_patterns("a/**", "b/**") == patterns{});
+  CHECK(common_patterns("**/a", "a/**") == patterns{"a", "a/**/a"});
+  CHECK(common_patterns("a//b", "**") == patterns{});
+  reference::maker make(reference::seed());
+  std::size_t met = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    const std::string left = make.pattern(4);
+    const std::string right = make.pattern(4);
+    const auto common = common_patterns(left, right);
+    REQUIRE(common);
+    for (int j = 0; j < 20; ++j) {
+      const std::string name = make.name(6);
+      const bool by_both = matches(left, name) && matches(right, name);
+      const bool by_common =
+          std::any_of(common->begin(), common->end(),
+                      [&](const std::string& pattern) { return matches(pattern, name); });
+      INFO(left << "  " << right << "  " << name);
+      REQUIRE(by_common == by_both);
+      met += by_both ? 1 : 0;
+    }
+  }
+  REQUIRE(met > 1000);
+}
+
+TEST_CASE("common patterns of many ** on both sides are too many, and that is soon known") {
+  const std::string left = repeat("**/a/", 15) + "**";
+  const std::string right = repeat("**/b/", 15) + "**";
+  CHECK_FALSE(common_patterns(left, right));
 }
 
 TEST_CASE("what is far, equal or mostly different is no suggestion") {
