@@ -15,6 +15,7 @@ struct traits {
   bus::reach reach = reach::process;
   bool shares_memory = false;          // a payload is read where it was written
   bool needs_directory = false;        // its addresses are places in a bus directory that both have
+  bool invites = false;                // it can make a way to a process that we start
   bool survives_crash = false;         // what was taken is delivered although the sender died
   std::uint64_t bytes_max = 0;         // largest payload
   std::uint64_t latency_ns = 0;        // one way, small message, receiver asleep

@@ -62,9 +62,10 @@ class transport {
   // there, or left a way back), or the kernel's.
   [[nodiscard]] virtual result<std::unique_ptr<outbox>> connect(node_id peer,
                                                                 const std::string& address) = 0;
-  // Makes a way to a process that will get some descriptors under the numbers from `first` on.
-  // Errors: unsupported (this transport has no such ways), or the kernel's.
-  [[nodiscard]] virtual result<invitation> invite(int /*first*/) {
+  // Makes a way to a process that will get some descriptors under the numbers from `first` on; if
+  // it is not trusted, memory of ours is not lent to it. Errors: unsupported (this transport has no
+  // such ways: see traits::invites), or the kernel's.
+  [[nodiscard]] virtual result<invitation> invite(int /*first*/, bool /*is_trusted*/) {
     return unexpected(errc::unsupported);
   }
   // The bus directory was removed or moved away and made again: from now on peers find us in the

@@ -82,6 +82,14 @@ liveness look_alive(int directory, node_id node) noexcept {
   return errno == EWOULDBLOCK ? liveness::alive : liveness::unknown;
 }
 
+census census_of(node_report own) {
+  census made;
+  made.nodes.push_back(std::move(own));
+  gather_remotes(made);
+  made.steady_ns = steady_ns();
+  return made;
+}
+
 census take_census(const rendezvous& place) {
   census made;
   made.directory = place.path();

@@ -11,6 +11,9 @@ namespace bus {
 // and for nothing else. What cannot be read is noted in the report of its node.
 [[nodiscard]] census take_census(const rendezvous& place);
 
+// The same of a node in no directory: what it knows of itself and of those whom it has met.
+[[nodiscard]] census census_of(node_report own);
+
 // Whether the node's lock is held, and whether we may know.
 [[nodiscard]] liveness look_alive(int directory, node_id node) noexcept;
 

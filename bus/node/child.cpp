@@ -1,6 +1,7 @@
 #include "bus/node/child.hpp"
 
 #include "bus/node/error.hpp"
+#include "bus/node/gateway.hpp"
 
 #include <csignal>
 #include <utility>
@@ -30,15 +31,34 @@ child spawn(node& around, std::vector<std::string> command, spawn_options option
                   .descriptors = std::move(options.descriptors),
                   .is_bound = options.is_bound};
   // Wherever we found it: in an option of ours, for example.
-  plan.environment.push_back(
-      "OMNIBUS_DIR=" + (options.shares_directory ? around.directory() : std::string(no_directory)));
+  const bool is_apart = options.sandbox || !options.shares_directory;
+  plan.environment.push_back("OMNIBUS_DIR=" +
+                             (is_apart ? std::string(no_directory) : around.directory()));
   core& wheel = around.inside();
-  auto made = wheel.look_after(std::move(plan), options.restarts, !options.shares_directory);
+  auto made = options.sandbox
+                  ? wheel.lock_in(std::move(plan), options.restarts, std::move(*options.sandbox))
+                  : wheel.look_after(std::move(plan), options.restarts, is_apart);
   if (!made) {
     throw error(made.error(),
                 "cannot start " + program + ": " + made.error().message() + advice(made.error()));
   }
   return {wheel, std::move(*made)};
+}
+
+relay_accounts child::relayed() const noexcept {
+  const gateway* const between = core_->gateway_of(*one_);
+  if (!between) return {};
+  const ledger_row& row = between->row();
+  return {.out = row.get(column::relay_out),
+          .in = row.get(column::relay_in),
+          .refused_topics = row.get(column::relay_refused_topics),
+          .refused_patterns = row.get(column::relay_refused_patterns),
+          .refused_messages = row.get(column::relay_refused_messages)};
+}
+
+std::vector<std::string> child::refusals() const {
+  const gateway* const between = core_->gateway_of(*one_);
+  return between ? between->refusals() : std::vector<std::string>();
 }
 
 asio::awaitable<exit_status> child::ended() {

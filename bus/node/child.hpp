@@ -10,6 +10,7 @@
 // us, however we end, unless it is told otherwise.
 #pragma once
 
+#include "bus/node/allow.hpp"
 #include "bus/node/node.hpp"
 #include "bus/node/supervised.hpp"
 
@@ -29,12 +30,26 @@ struct spawn_options {
   // Whether it finds our bus directory. Else it meets us and nobody else: over its pipes, which
   // take transports::pipe() in our bill and in its own.
   bool shares_directory = true;
+  // Locks it in: it meets nobody but us, whatever it tries, and we pass on what is allowed to it.
+  // It shares no directory then.
+  std::optional<allow> sandbox = {};
   // Killed by the kernel when we are gone. Its own children are not: they are its affair.
   bool is_bound = true;
   std::vector<std::string> environment = {};  // "NAME=value", beside and before our own
   // Descriptors of ours, and the child's numbers for them; not owned, and needed as long as the
   // child may be started again.
   std::vector<std::pair<int, int>> descriptors = {};
+};
+
+// What was passed on for a child that is locked in, in its life now, or in its last one.
+struct relay_accounts {
+  std::uint64_t out = 0;  // messages of its publishers
+  std::uint64_t in = 0;   // messages to its subscriptions
+  // That it wished to publish, or to subscribe to, and may not; and messages that it sent all the
+  // same.
+  std::uint64_t refused_topics = 0;
+  std::uint64_t refused_patterns = 0;
+  std::uint64_t refused_messages = 0;
 };
 
 // The handle of a child. It belongs to its node's thread, and the node must outlive it. Destroyed,
@@ -66,6 +81,10 @@ class child {
   }
   // The same, for one coroutine at a time on the node's event loop. The handle must outlive it.
   [[nodiscard]] asio::awaitable<exit_status> ended();
+  // All zero, and none, for a child that is not locked in.
+  [[nodiscard]] relay_accounts relayed() const noexcept;
+  // One line for each thing that it may not, as `bus why` has it; some of them, if they are many.
+  [[nodiscard]] std::vector<std::string> refusals() const;
   // Sends it a signal, if it runs. Errors: denied (it runs as another user).
   result<void> signal(int number) noexcept { return one_->signal(number); }
   // Asks it to end (SIGTERM), kills it if it has not after `grace`, and never starts it again. How

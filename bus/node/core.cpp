@@ -2,6 +2,8 @@
 #include "bus/node/core.hpp"
 
 #include "bus/node/error.hpp"
+#include "bus/node/gateway.hpp"
+#include "bus/node/overseer.hpp"
 #include "bus/topic/name.hpp"
 
 #include <algorithm>
@@ -114,8 +116,11 @@ T must(result<T> made, const std::string& what) {
 
 }  // namespace
 
-core::core(node_options options)
-    : options_(completed(std::move(options))), id_(node_id::random()), process_id_(::getpid()) {
+core::core(node_options options, overseer* watched_by)
+    : options_(watched_by ? std::move(options) : completed(std::move(options))),
+      id_(node_id::random()),
+      process_id_(::getpid()),
+      overseer_(watched_by) {
   if (options_.transports.empty()) {
     throw error(errc::unsupported, "node '" + options_.name +
                                        "' has no transports: pass transports::standard() in "
@@ -147,40 +152,49 @@ void core::come_up() {
   open_directory();
   shelter_ = std::make_unique<shelter>(options_.memory_bytes_max);
   reception_ = std::make_unique<reception>(
-      *ledger_, reception::surroundings{
-                    .introduced = [this](node_id from,
-                                         const wire::Introduce& words) { introduced(from, words); },
-                    .schema_seen =
-                        [this](const wire::Attach& words) {
-                          if (hash64(words.schema()) == 0) return;
-                          static_cast<void>(keep_schema(words.type().hash(), words.schema()));
-                        },
-                    .departed =
-                        [this](node_id peer) {
-                          suspects_[peer] = {.left = suspects_[peer].left};
-                          directory_.fell_silent(peer);
-                          links_file_.dirty = true;
-                          restless_ = true;  // no descriptor will call for it
-                        },
-                    .grant = [this](node_id to, const wire::Grant& words) { grant(to, words); },
-                    .revoke =
-                        [this](node_id to, std::uint32_t publisher, std::uint32_t subscription) {
-                          std::erase_if(early_grants_, [&](const auto& each) {
-                            return each.first == to && each.second.publisher() == publisher &&
-                                   each.second.subscription() == subscription;
-                          });
-                          const auto link = links_.find(to);
-                          if (link == links_.end()) return;
-                          link->second->revoke(publisher, subscription);
-                          restless_ = true;
-                        },
-                    .granted =
-                        [this](node_id from, const wire::Grant& words) {
-                          const auto link = links_.find(from);
-                          if (link == links_.end()) return;
-                          link->second->granted(words, steady_ns());
-                          restless_ = restless_ || link->second->restless();
-                        }});
+      *ledger_,
+      reception::surroundings{
+          .introduced = [this](node_id from,
+                               const wire::Introduce& words) { introduced(from, words); },
+          .schema_seen =
+              [this](const wire::Attach& words) {
+                if (hash64(words.schema()) == 0) return;
+                static_cast<void>(keep_schema(words.type().hash(), words.schema()));
+              },
+          .departed =
+              [this](node_id peer) {
+                suspects_[peer] = {.left = suspects_[peer].left};
+                directory_.fell_silent(peer);
+                links_file_.dirty = true;
+                restless_ = true;  // no descriptor will call for it
+              },
+          .grant = [this](node_id to, const wire::Grant& words) { grant(to, words); },
+          .revoke =
+              [this](node_id to, std::uint32_t publisher, std::uint32_t subscription) {
+                std::erase_if(early_grants_, [&](const auto& each) {
+                  return each.first == to && each.second.publisher() == publisher &&
+                         each.second.subscription() == subscription;
+                });
+                const auto link = links_.find(to);
+                if (link == links_.end()) return;
+                link->second->revoke(publisher, subscription);
+                restless_ = true;
+              },
+          .granted =
+              [this](node_id from, const wire::Grant& words) {
+                const auto link = links_.find(from);
+                if (link == links_.end()) return;
+                link->second->granted(words, steady_ns());
+                restless_ = restless_ || link->second->restless();
+              },
+          .admits =
+              overseer_
+                  ? [this](node_id from,
+                           const wire::Attach& words) { return overseer_->admits(from, words); }
+                  : std::function<bool(node_id, const wire::Attach&)>(),
+          .turned_away = overseer_
+                             ? [this](std::uint64_t messages) { overseer_->turned_away(messages); }
+                             : std::function<void(std::uint64_t)>()});
   open_transports();
   begin_card();
   // A node is its own peer: its publishers may meet its own subscriptions. What changes later is
@@ -213,6 +227,8 @@ void core::begin_card() {
 }
 
 core::~core() {
+  // What children have sent goes on, as far as it can.
+  gateways_.clear();
   leaving_ = true;
   while (!publications_.empty()) retire(*publications_.begin()->second);
   const deadline until = deadline::after(linger);
@@ -250,7 +266,7 @@ void core::open_directory() {
   auto opened = path == no_directory ? rendezvous::nowhere(id_) : rendezvous::open(path, id_);
   if (!opened) refuse(opened.error());
   rendezvous_ = std::make_unique<rendezvous>(std::move(*opened));
-  fd given = path == no_directory ? given_books() : fd();
+  fd given = path == no_directory && !overseer_ ? given_books() : fd();
   auto ledger = given ? ledger_file::keep_in(std::move(given), id_)
                       : ledger_file::create(rendezvous_->directory(), id_);
   if (!ledger) {
@@ -381,6 +397,7 @@ std::size_t core::pump(std::size_t budget) {
     came += here;
   }
   in_pump_ = false;
+  for (const auto& one : gateways_) came += one->turn(budget);
   idle_turns_ = came == 0 ? idle_turns_ + 1 : 0;
   bell_->came(came);
   tide_.turned(came);
@@ -400,6 +417,7 @@ void core::attend() {
   if (in_pump_) return;
   in_pump_ = true;
   if (sentry_) sentry_->heard();
+  bool gateways_called = false;
   std::array<epoll_event, 16> ready;
   const int count = ::epoll_wait(watch_.get(), ready.data(), static_cast<int>(ready.size()), 0);
   for (int i = 0; i < count; ++i) {
@@ -413,6 +431,8 @@ void core::attend() {
       std::uint64_t ticks = 0;
       static_cast<void>(!::read(timer_.get(), &ticks, sizeof ticks));
       timer_set_ns_ = INT64_MAX;
+    } else if (what == from_gateway) {
+      gateways_called = true;
     } else if (what != from_child) {
       entrances_[what].arrivals->attend(*reception_);
       // The next turns take what came, and no more than the subscriptions have room for.
@@ -420,6 +440,10 @@ void core::attend() {
     }
   }
   in_pump_ = false;
+  if (gateways_called) {
+    for (const auto& one : gateways_) one->attend();
+    for (const auto& one : gateways_) one->turn(usual_budget);
+  }
   look_after_children();
   tend();
   keep_books();
@@ -447,15 +471,18 @@ bool core::arm_inboxes() {
       if (one.link->restless() && !one.link->arm()) return false;
     }
   }
-  return std::all_of(entrances_.begin(), entrances_.end(), [](entrance& one) {
-    const bool quiet = one.arrivals->arm();
-    one.has_called = one.has_called || !quiet;
-    return quiet;
+  const bool quiet = std::all_of(entrances_.begin(), entrances_.end(), [](entrance& one) {
+    const bool nothing = one.arrivals->arm();
+    one.has_called = one.has_called || !nothing;
+    return nothing;
   });
+  return quiet && std::all_of(gateways_.begin(), gateways_.end(),
+                              [](const auto& one) { return one->arm(); });
 }
 
 void core::disarm() noexcept {
   for (const entrance& one : entrances_) one.arrivals->disarm();
+  for (const auto& one : gateways_) one->disarm();
 }
 
 void core::sleep(deadline until) {

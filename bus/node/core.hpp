@@ -9,6 +9,7 @@
 
 #include "bus/base/clock.hpp"
 #include "bus/codec/type.hpp"
+#include "bus/node/allow.hpp"
 #include "bus/node/ledger_file.hpp"
 #include "bus/node/peer_link.hpp"
 #include "bus/node/publication.hpp"
@@ -111,10 +112,14 @@ class resumable {
   virtual void resume(std::error_code why) = 0;
 };
 
+class gateway;
+class overseer;
+
 class core {
  public:
-  // Throws bus::error when the node cannot be: no directory, no descriptors, no space.
-  explicit core(node_options options);
+  // Throws bus::error when the node cannot be: no directory, no descriptors, no space. With an
+  // overseer, which outlives it, the environment is not asked.
+  explicit core(node_options options, overseer* watched_by = nullptr);
   // Says goodbye: waits up to a second for peers that are behind, then leaves.
   ~core();
   core(const core&) = delete;
@@ -125,11 +130,14 @@ class core {
   [[nodiscard]] rendezvous& meeting_place() noexcept { return *rendezvous_; }
 
   // Both throw bus::error for a bad name or pattern. The returned objects live until retire().
-  publication& advertise(const std::string& topic, const type_info& type);
-  void retire(publication& source);
+  publication& advertise(const std::string& topic, const type_info& type,
+                         const wire::Kin& on_behalf_of = {});
+  // `cause`: of what was published, and has not been sent and never will be.
+  void retire(publication& source, loss cause = loss::queue_full);
   std::shared_ptr<subscription> subscribe(const std::string& pattern, const type_info* type,
                                           subscription_options options,
-                                          std::function<void(sample&&)> callback);
+                                          std::function<void(sample&&)> callback,
+                                          relaying how = {});
   void retire(const std::shared_ptr<subscription>& one);
 
   // Memory for a message of `source`, where its subscribers read it. Errors: too_big, no_memory.
@@ -203,6 +211,12 @@ class core {
   // Whether it keeps its books for us: who is in no bus directory has no other place.
   [[nodiscard]] result<std::shared_ptr<supervised>> look_after(child_plan plan, restart when,
                                                                bool keeps_books);
+  // The same, and locks it in: it is met through a gateway, and nothing else. Throws bus::error for
+  // a bad pattern.
+  [[nodiscard]] result<std::shared_ptr<supervised>> lock_in(child_plan plan, restart when,
+                                                            allow rights);
+  // Null: that child is not locked in.
+  [[nodiscard]] const gateway* gateway_of(const supervised& one) const noexcept;
   // Kills it, if it runs, and waits for that. A forked child of ours does nothing: it is not its.
   void let_go(const std::shared_ptr<supervised>& one) noexcept;
   // Turns until it is over: how it ended; or until the deadline. In a callback nothing turns.
@@ -234,6 +248,17 @@ class core {
   // files.
   [[nodiscard]] explanation why(const std::string& topic);
 
+  // --- for a gateway (gateway.hpp)
+  [[nodiscard]] ledger_file& books() noexcept { return *ledger_; }
+  // Of our transports, those that can make a way to a child.
+  [[nodiscard]] bill_of_transports bill_for_children() const;
+  // What is known of a type; empty: nothing.
+  [[nodiscard]] std::string schema_of(std::uint64_t hash) const;
+  void links_changed() noexcept { links_file_.dirty = restless_ = true; }
+  void introduce_again() noexcept { introductions_.dirty = restless_ = true; }
+  // For people: in our links file, once.
+  void complain(std::string trouble);
+
   // --- for the event loop (loop.hpp)
   // From now on an event loop turns the node, and the sentry is not needed.
   void adopt(asio::io_context& context) noexcept;
@@ -260,6 +285,7 @@ class core {
   static constexpr std::uint32_t from_rendezvous = 1000;
   static constexpr std::uint32_t from_timer = 1001;
   static constexpr std::uint32_t from_child = 1002;
+  static constexpr std::uint32_t from_gateway = 1003;
 
   // How many turns or publications pass between two looks at what need not be looked at each time;
   // and how many of a row of idle turns, in which nothing changes that descriptors do not tell, and
@@ -330,7 +356,9 @@ class core {
   [[nodiscard]] result<ledger_reading> books_of(node_id child) const;
   void forget_books(node_id child) noexcept;
   void introduced(node_id from, const wire::Introduce& words);
-  [[nodiscard]] wire::Introduce introduction();
+  // To kin: to whom we have, or who has to us, a way without a common directory.
+  [[nodiscard]] wire::Introduce introduction(bool to_kin);
+  void add_schemas(wire::Introduce& words) const;
   void introduce_everywhere();
 
   void tend();
@@ -346,7 +374,6 @@ class core {
   void card_changed();
   void flush_files();
   void fill_links(wire::Links& links) const;
-  void complain(std::string trouble);
   void complain_of_signal();
 
   node_options options_;
@@ -400,12 +427,17 @@ class core {
   std::unordered_map<node_id, suspect> suspects_;
   std::vector<std::weak_ptr<room_wait>> waits_;
   std::vector<std::shared_ptr<supervised>> children_;
+  std::vector<std::unique_ptr<gateway>> gateways_;
   // What children write down for us, until they are dead and it was read.
   struct kept_books {
     fd file;
     fd process;
   };
   std::vector<kept_books> books_;
+  overseer* overseer_;
+  // By whom we are locked in, and what it does not pass on for us.
+  node_id keeper_{};
+  std::vector<wire::Refused> refused_here_;
   // For publishers of nodes whose cards have not come yet.
   std::multimap<node_id, wire::Grant> early_grants_;
   std::vector<std::string> troubles_;

@@ -1,5 +1,6 @@
 // Children: the kernel tells of their ends by their handles, among the node's other descriptors.
 #include "bus/node/core.hpp"
+#include "bus/node/gateway.hpp"
 
 #include <algorithm>
 #include <utility>
@@ -36,8 +37,8 @@ result<child_process> core::start_child(child_plan plan, bool keeps_books) {
   }
   invitation way;
   for (const auto& one : transports_) {
-    auto made = one->invite(first);
-    if (!made && made.error() == errc::unsupported) continue;
+    if (!one->about().invites) continue;
+    auto made = one->invite(first, !overseer_);
     if (!made) return unexpected(made.error());
     way = std::move(*made);
     plan.environment.push_back(std::string(parent_variable) + "=" + way.their_address);
@@ -80,7 +81,37 @@ void core::forget_books(node_id child) noexcept {
   });
 }
 
-void core::let_go(const std::shared_ptr<supervised>& one) noexcept { std::erase(children_, one); }
+result<std::shared_ptr<supervised>> core::lock_in(child_plan plan, restart when, allow rights) {
+  const std::string& path = plan.command.front();
+  auto made = std::make_unique<gateway>(*this, std::move(rights), path.substr(path.rfind('/') + 1));
+  auto started = made->start(std::move(plan), when);
+  if (!started) return started;
+  watch(made->handle(), from_gateway);
+  gateways_.push_back(std::move(made));
+  return started;
+}
+
+const gateway* core::gateway_of(const supervised& one) const noexcept {
+  const auto at = std::find_if(gateways_.begin(), gateways_.end(),
+                               [&](const auto& each) { return each->child().get() == &one; });
+  return at == gateways_.end() ? nullptr : at->get();
+}
+
+bill_of_transports core::bill_for_children() const {
+  bill_of_transports bill;
+  for (const transport_maker& maker : options_.transports) {
+    const bool invites = std::any_of(traits_.begin(), traits_.end(), [&](const traits& about) {
+      return about.scheme == maker.scheme && about.invites;
+    });
+    if (invites) bill.push_back(maker);
+  }
+  return bill;
+}
+
+void core::let_go(const std::shared_ptr<supervised>& one) noexcept {
+  std::erase(children_, one);
+  std::erase_if(gateways_, [&](const auto& each) { return each->child() == one; });
+}
 
 // Some descriptor has called, or the time. The kernel forgets a handle as it is closed.
 void core::look_after_children() noexcept {

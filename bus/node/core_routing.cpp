@@ -3,10 +3,12 @@
 #include "bus/node/census.hpp"
 #include "bus/node/core.hpp"
 #include "bus/node/error.hpp"
+#include "bus/node/overseer.hpp"
 #include "bus/topic/name.hpp"
 #include "bus/topic/pattern.hpp"
 
 #include <algorithm>
+#include <set>
 
 namespace bus {
 namespace {
@@ -14,6 +16,7 @@ namespace {
 // More topics than these are not told over a network with our card: at 320 bytes each, half of what
 // a control message may hold.
 constexpr int introduced_topics_max = 100'000;
+constexpr std::size_t introduced_schemas_max = 4 << 20;
 
 wire::Type to_wire(const type_info& type) {
   wire::Type words;
@@ -45,7 +48,8 @@ bool has_network_address(const wire::Card& card) {
 
 }  // namespace
 
-publication& core::advertise(const std::string& topic, const type_info& type) {
+publication& core::advertise(const std::string& topic, const type_info& type,
+                             const wire::Kin& on_behalf_of) {
   if (const auto verdict = check_name(topic); !verdict) refuse("topic", topic, verdict);
   auto made = std::make_unique<publication>();
   publication& source = *made;
@@ -63,7 +67,7 @@ publication& core::advertise(const std::string& topic, const type_info& type) {
   source.head.topic_hash = hash64(topic);
   source.head.type_hash = type.hash;
   source.row = &ledger_->take(row_kind::publisher, source.number);
-  if (type.hash != 0) {
+  if (type.hash != 0 && !type.schema.empty()) {
     if (auto kept = keep_schema(type.hash, type.schema); !kept) {
       complain("schema of " + type.name + " not written: " + kept.error().message());
     }
@@ -75,13 +79,14 @@ publication& core::advertise(const std::string& topic, const type_info& type) {
   words.set_publisher(source.number);
   words.set_topic(topic);
   *words.mutable_type() = source.type;
+  if (!on_behalf_of.name().empty()) *words.mutable_on_behalf_of() = on_behalf_of;
   card_changed();
   rematch(source);
   tend();
   return source;
 }
 
-void core::retire(publication& source) {
+void core::retire(publication& source, loss cause) {
   if (is_forked()) return;
   for (const auto& each : waits_) {
     const auto one = each.lock();
@@ -89,7 +94,7 @@ void core::retire(publication& source) {
     one->source = nullptr;
     one->wake();
   }
-  for (auto& [peer, link] : links_) link->unwant(source);
+  for (auto& [peer, link] : links_) link->unwant(source, cause);
   mismatches_.erase(mismatches_.lower_bound({source.number, node_id{}}),
                     mismatches_.lower_bound({source.number + 1, node_id{}}));
   withdraw(source);
@@ -116,15 +121,20 @@ void core::withdraw(publication& source) {
 
 std::shared_ptr<subscription> core::subscribe(const std::string& pattern, const type_info* type,
                                               subscription_options options,
-                                              std::function<void(sample&&)> callback) {
+                                              std::function<void(sample&&)> callback,
+                                              relaying how) {
   if (const auto verdict = check_pattern(pattern); !verdict) refuse("pattern", pattern, verdict);
   subscription::setup wanted{.number = ++last_number_,
                              .interest = {},
                              .options = options,
-                             .callback = std::move(callback)};
+                             .callback = std::move(callback),
+                             .how = std::move(how)};
+  if (!wanted.how.on_behalf_of.name().empty()) {
+    *wanted.interest.mutable_on_behalf_of() = wanted.how.on_behalf_of;
+  }
   wanted.interest.set_pattern(pattern);
   if (type) *wanted.interest.mutable_type() = to_wire(*type);
-  if (type && type->hash != 0) {
+  if (type && type->hash != 0 && !type->schema.empty()) {
     // So that `bus pub` can make what we wait for, before anybody has published it.
     if (auto kept = keep_schema(type->hash, type->schema); !kept) {
       complain("schema of " + type->name + " not written: " + kept.error().message());
@@ -181,7 +191,14 @@ std::size_t core::backlog(const publication& source) const noexcept {
 explanation core::why(const std::string& topic) {
   tend();
   keep_books();
-  return explain(take_census(*rendezvous_), topic);
+  if (rendezvous_->directory() >= 0) return explain(take_census(*rendezvous_), topic);
+  node_report own;
+  own.id = id_;
+  own.life = liveness::alive;
+  own.card = card_;
+  fill_links(own.links);
+  if (auto books = ledger_->reading()) own.ledger = std::move(*books);
+  return explain(census_of(std::move(own)), topic);
 }
 
 void core::card_changed() {
@@ -241,6 +258,7 @@ void core::learn(const wire::Card& card, directory::origin from) {
 
 void core::forget(node_id id, std::int64_t grave_ns) {
   if (!directory_.remove(id)) return;
+  if (overseer_) overseer_->lost(id);
   graves_.bury(id, steady_ns() + grave_ns);
   std::erase_if(mismatches_, [&](const auto& one) { return one.first.second == id; });
   drop_link(id);
@@ -399,7 +417,7 @@ void core::call(const std::string& where) {
   }
   auto link = make_link(node_id{});
   link->set_ways(rank_ways(traits_, unknown), where);
-  link->introduce(introduction());
+  link->introduce(introduction(is_once));
   calls_.push_back({.address = where, .is_once = is_once, .link = std::move(link)});
   restless_ = true;
   if (!is_once) return;
@@ -419,8 +437,9 @@ std::uint64_t core::steps() const noexcept {
   return sum;
 }
 
-wire::Introduce core::introduction() {
+wire::Introduce core::introduction(bool to_kin) {
   wire::Introduce words;
+  if (overseer_) overseer_->complete(words);
   // Who publishes is learned by Attach, topic by topic; a card of a million of them is for the bus
   // directory only.
   if (card_.advertisements_size() <= introduced_topics_max) {
@@ -439,7 +458,24 @@ wire::Introduce core::introduction() {
     }
     *words.add_others() = known.card;
   }
+  if (to_kin) add_schemas(words);
   return words;
+}
+
+// Who has no directory in common with us finds none of our schemas there.
+void core::add_schemas(wire::Introduce& words) const {
+  std::size_t bytes = 0;
+  std::set<std::uint64_t> told;
+  const auto add = [&](const wire::Type& type) {
+    const auto known = schemas_.find(type.hash());
+    if (known == schemas_.end() || !told.insert(type.hash()).second) return;
+    if ((bytes += known->second.size()) > introduced_schemas_max) return;
+    wire::Schema& one = *words.add_schemas();
+    one.set_hash(type.hash());
+    one.set_text(known->second);
+  };
+  for (const auto& each : words.card().advertisements()) add(each.type());
+  for (const auto& each : words.card().interests()) add(each.type());
 }
 
 void core::introduce_everywhere() {
@@ -447,10 +483,14 @@ void core::introduce_everywhere() {
       !calls_.empty() || std::any_of(directory_.nodes().begin(), directory_.nodes().end(),
                                      [](const auto& one) { return one.second.is_remote(); });
   if (!anybody || leaving_) return;
-  const wire::Introduce words = introduction();
-  for (const auto& one : calls_) one.link->introduce(words);
+  const wire::Introduce words = introduction(false);
+  wire::Introduce to_kin = words;
+  add_schemas(to_kin);
+  for (const auto& one : calls_) one.link->introduce(one.is_once ? to_kin : words);
   for (const auto& [id, known] : directory_.nodes()) {
-    if (known.is_remote()) link_to(id).introduce(words);
+    if (!known.is_remote()) continue;
+    peer_link& link = link_to(id);
+    link.introduce(link.over_network() ? words : to_kin);
   }
   restless_ = true;
 }
@@ -459,6 +499,16 @@ void core::introduced(node_id from, const wire::Introduce& words) {
   // Everybody speaks for itself first; who gives another's card for its own is not believed at all.
   if (from == id_ || from == node_id{} || words.card().node() != from.value) return;
   learn(words.card(), directory::origin::itself);
+  if (overseer_) {
+    // Of others it may not even speak.
+    overseer_->met(words);
+    return;
+  }
+  if (words.refused_size() > 0 || keeper_ == from) {
+    keeper_ = from;
+    refused_here_.assign(words.refused().begin(), words.refused().end());
+    links_file_.dirty = true;
+  }
   for (const wire::Card& other : words.others()) {
     if (other.node() == 0 || other.node() == id_.value || !has_network_address(other)) continue;
     learn(other, directory::origin::hearsay);

@@ -1,6 +1,7 @@
 // What a node sees to in passing: its links, those who may be dead, its directory and its files.
 #include "bus/node/core.hpp"
 #include "bus/node/error.hpp"
+#include "bus/node/gateway.hpp"
 
 #include <algorithm>
 
@@ -39,14 +40,16 @@ void core::tend() {
     const bool network = known && known->is_remote();
     // Whoever was met over a network is called again, so that we learn whether it is still there.
     if (network && !leaving_ && !link->open() && !link->restless()) {
-      link->introduce(introduction());
+      link->introduce(introduction(!link->over_network()));
     }
     if (!network && link->useless()) finished.push_back(peer);
     if (network && link->failures() >= rounds_until_forgotten) lost.push_back(peer);
     restless_ = restless_ || link->restless();
   }
   for (const auto& one : calls_) {
-    if (!one.link->open() && !one.link->restless()) one.link->introduce(introduction());
+    if (!one.link->open() && !one.link->restless()) {
+      one.link->introduce(introduction(one.is_once));
+    }
     links_file_.dirty = one.link->step(now) || links_file_.dirty;
     restless_ = restless_ || one.link->restless();
   }
@@ -128,6 +131,13 @@ result<void> core::keep_schema(std::uint64_t hash, const std::string& schema) {
     schemas_bytes_ += schema.size();
   }
   return rendezvous_->write_schema(hash, schema);
+}
+
+std::string core::schema_of(std::uint64_t hash) const {
+  const auto known = schemas_.find(hash);
+  if (known != schemas_.end()) return known->second;
+  auto read = rendezvous_->read_schema(hash);
+  return read ? std::move(*read) : std::string();
 }
 
 // Somebody removed the bus directory, or files of ours in it. Once it is calm, all that we had
@@ -240,6 +250,8 @@ void core::fill_links(wire::Links& links) const {
     *remote.mutable_card() = known.card;
     remote.set_speaks(known.speaks);
   }
+  for (const wire::Refused& one : refused_here_) *links.add_refused() = one;
+  for (const auto& one : gateways_) one->describe(links);
   for (const std::string& trouble : troubles_) links.add_troubles(trouble);
 }
 

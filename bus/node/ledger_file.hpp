@@ -18,6 +18,11 @@
 
 namespace bus {
 
+// Reads somebody's ledger. Errors: not_found, denied, incompatible, corrupt.
+[[nodiscard]] result<ledger_reading> read_ledger(int directory, node_id node);
+// The same of an open file. Errors: incompatible; corrupt, also where nothing is written yet.
+[[nodiscard]] result<ledger_reading> read_ledger(const fd& books);
+
 class ledger_file {
  public:
   // Creates and locks `<node>.ledger` under the directory descriptor; -1: in memory, where nobody
@@ -40,6 +45,8 @@ class ledger_file {
   [[nodiscard]] ledger_row& take(row_kind kind, std::uint32_t number, node_id peer = {},
                                  std::uint64_t other = 0);
   void release(ledger_row& row) noexcept;
+  // What it says now. Errors: as read_ledger().
+  [[nodiscard]] result<ledger_reading> reading() const { return read_ledger(file_); }
   [[nodiscard]] bool overflowed() const noexcept { return !private_rows_.empty(); }
   // The row's number in the file, plus 1; 0 for a private one.
   [[nodiscard]] std::uint32_t number_of(const ledger_row& row) const noexcept;
@@ -58,10 +65,6 @@ class ledger_file {
   std::vector<std::unique_ptr<ledger_row>> private_rows_;
 };
 
-// Reads somebody's ledger. Errors: not_found, denied, incompatible, corrupt.
-[[nodiscard]] result<ledger_reading> read_ledger(int directory, node_id node);
-// The same of an open file. Errors: incompatible; corrupt, also where nothing is written yet.
-[[nodiscard]] result<ledger_reading> read_ledger(const fd& books);
 // An empty file in memory, for the ledger of a process that is given it. Errors: the kernel's.
 [[nodiscard]] result<fd> make_books() noexcept;
 

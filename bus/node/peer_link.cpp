@@ -86,13 +86,14 @@ void peer_link::want(publication& source, const appetite& whose) {
   changed_ = changed_ || fresh;
 }
 
-void peer_link::unwant(publication& source) {
+void peer_link::unwant(publication& source, loss cause) {
   const auto at = attachments_.find(source.number);
   if (at == attachments_.end()) return;
   if (at->second.attached) {
     wire::Detach& words = farewells_.emplace_back().words;
     words.set_publisher(source.number);
     words.set_last_sequence(source.head.sequence);
+    words.set_cause(static_cast<std::uint32_t>(cause));
   }
   drop_out(at->second);
   close_gates(at->second);
@@ -306,6 +307,7 @@ void peer_link::attach(attachment& one) {
   changed_ = true;
   publication& source = *one.source;
   source.routes.push_back(this);
+  if (source.on_routes && source.routes.size() == 1) source.on_routes();
   count_gates(one);
   if (more_particular(&via(), source.lender)) source.lender = &via();
   source.row->set(column::attached, source.routes.size());
@@ -325,6 +327,7 @@ void peer_link::drop_out(attachment& one) {
   one.counting = 0;
   publication& source = *one.source;
   std::erase(source.routes, this);
+  if (source.on_routes && source.routes.empty()) source.on_routes();
   source.lender = nullptr;
   for (const peer_link* const left : source.routes) {
     if (more_particular(&left->via(), source.lender)) source.lender = &left->via();

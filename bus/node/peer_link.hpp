@@ -61,7 +61,8 @@ class peer_link {
 
   // Again, when the peer's subscriptions have changed.
   void want(publication& source, const appetite& whose);
-  void unwant(publication& source);
+  // `cause`: of what it has published and nobody will bring.
+  void unwant(publication& source, loss cause = loss::queue_full);
   [[nodiscard]] bool wants(const publication& source) const {
     return attachments_.contains(source.number);
   }

@@ -8,6 +8,7 @@
 #include "schemas/bus/card.pb.h"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,8 @@ struct publication {
   transport* lender = nullptr;     // the most particular transport on the route
   ledger_row* row = nullptr;
   std::uint32_t gated = 0;  // of the routes, how many lead to a subscription that blocks
+  // Called when the first route has come, or the last one has gone; may do no more than note it.
+  std::function<void()> on_routes = {};
 };
 
 }  // namespace bus

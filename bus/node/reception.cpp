@@ -72,6 +72,14 @@ std::size_t reception::sources_of(const subscription& one) const {
   return one.row().get(column::sources);
 }
 
+source_event reception::event_of(const source& one) noexcept {
+  return {.node = one.key.first,
+          .publisher = one.key.second,
+          .topic = one.topic,
+          .type = one.type,
+          .last = one.account.last()};
+}
+
 // Joins a source and a subscription if pattern and type agree.
 void reception::meet(source& one, const std::shared_ptr<subscription>& to) {
   ++steps_;
@@ -81,6 +89,7 @@ void reception::meet(source& one, const std::shared_ptr<subscription>& to) {
   row.set(column::source_sequence, one.account.last());
   one.targets.push_back({.to = to, .row = &row});
   to->row().add(column::sources, 1);
+  to->joined_by(event_of(one));
   if (!to->blocks()) return;
   // Nothing is granted before the publisher says that it counts.
   to->credit().join(one.targets.back().promised, one.came);
@@ -175,6 +184,7 @@ void reception::accept(sample&& arrived) noexcept {
     source* const from = find(node_id{head.node}, head.publisher);
     if (!from || from->gone) {
       ++strays_;
+      if (around_.turned_away) around_.turned_away(arrived.messages());
       return;
     }
     const std::uint32_t messages = arrived.messages();
@@ -241,7 +251,7 @@ void reception::control(const sample& arrived) {
       attach(from, words.attach());
       break;
     case wire::Control::kDetach:
-      detach(from, words.detach().publisher(), words.detach().last_sequence());
+      detach(from, words.detach());
       break;
     case wire::Control::kNotice:
       notice(from, words.notice());
@@ -276,6 +286,7 @@ void reception::attach(node_id from, const wire::Attach& words) {
     ++strays_;
     return;
   }
+  if (around_.admits && !around_.admits(from, words)) return;
   if (!words.schema().empty()) around_.schema_seen(words);
   const source_key key{from, words.publisher()};
   const auto known = sources_.find(key);
@@ -309,12 +320,14 @@ void reception::attach(node_id from, const wire::Attach& words) {
   for (const std::uint32_t number : met) meet(one, subscriptions_.at(number));
 }
 
-void reception::detach(node_id from, std::uint32_t publisher, std::uint64_t last_sequence) {
-  const auto at = sources_.find({from, publisher});
+void reception::detach(node_id from, const wire::Detach& words) {
+  const auto at = sources_.find({from, words.publisher()});
   if (at == sources_.end()) return;
-  charge(at->second, at->second.account.published_up_to(last_sequence), loss::queue_full);
+  const loss cause =
+      words.cause() < loss_count ? static_cast<loss>(words.cause()) : loss::queue_full;
+  charge(at->second, at->second.account.published_up_to(words.last_sequence()), cause);
   leave(at->second);
-  forget(at);
+  forget(at, cause);
 }
 
 void reception::leave(source& one) noexcept {
@@ -328,8 +341,9 @@ void reception::leave(source& one) noexcept {
   }
 }
 
-void reception::forget(std::map<source_key, source>::iterator at) {
+void reception::forget(std::map<source_key, source>::iterator at, loss cause) {
   for (target& each : at->second.targets) {
+    each.to->left_by(event_of(at->second), cause);
     ledger_.release(*each.row);
     if (!each.to->blocks()) continue;
     around_.revoke(at->first.first, at->first.second, each.to->number());
@@ -367,7 +381,7 @@ void reception::bury(node_id dead,
       charge(at->second, at->second.account.published_up_to(*last), loss::cut);
     }
     leave(at->second);
-    forget(at);
+    forget(at, loss::cut);
     at = next;
   }
 }

@@ -48,6 +48,9 @@ class reception final : public sink {
     std::function<void(node_id to, std::uint32_t publisher, std::uint32_t subscription)> revoke;
     // One of theirs has places for a publisher of ours.
     std::function<void(node_id from, const wire::Grant&)> granted;
+    // Whether a publisher may attach itself, and what came of those who may not; empty: all may.
+    std::function<bool(node_id from, const wire::Attach&)> admits = {};
+    std::function<void(std::uint64_t messages)> turned_away = {};
   };
   reception(ledger_file& ledger, surroundings around)
       : ledger_(ledger), around_(std::move(around)) {}
@@ -109,8 +112,9 @@ class reception final : public sink {
   void sweep() noexcept;
   void control(const sample& arrived);
   void attach(node_id from, const wire::Attach& words);
-  void detach(node_id from, std::uint32_t publisher, std::uint64_t last_sequence);
+  void detach(node_id from, const wire::Detach& words);
   void meet(source& one, const std::shared_ptr<subscription>& to);
+  [[nodiscard]] static source_event event_of(const source& one) noexcept;
   template <class Visitor>
   void for_each_source(const std::string& pattern, Visitor&& visit);
   void charge(source& one, std::uint64_t missing, loss cause) noexcept;
@@ -121,7 +125,7 @@ class reception final : public sink {
   void say_places(source_key key, const source& one, const target& each) const;
   void offer_places(const subscription& to) noexcept;
   void leave(source& one) noexcept;
-  void forget(std::map<source_key, source>::iterator at);
+  void forget(std::map<source_key, source>::iterator at, loss cause);
   [[nodiscard]] source* find(node_id node, std::uint32_t publisher) noexcept;
 
   ledger_file& ledger_;

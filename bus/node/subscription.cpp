@@ -10,6 +10,7 @@ subscription::subscription(setup wanted, ledger_row& row, shelter& spare)
     : interest_(std::move(wanted.interest)),
       options_(wanted.options),
       callback_(std::move(wanted.callback)),
+      how_(std::move(wanted.how)),
       row_(row),
       ring_(callback_ ? 0 : std::max<std::uint32_t>(1, wanted.options.depth)),
       spare_(spare),
@@ -18,6 +19,15 @@ subscription::subscription(setup wanted, ledger_row& row, shelter& spare)
   interest_.set_depth(options_.depth);
   interest_.set_when_full(static_cast<std::uint32_t>(options_.when_full));
   if (blocks()) interest_.set_block_for_ns(options_.block_for.count());
+}
+
+bool subscription::holds(node_id node, std::uint32_t publisher) const noexcept {
+  for (std::size_t i = 0; i < runs_; ++i) {
+    const std::size_t at = first_ + i;
+    const frame& head = ring_[at < ring_.size() ? at : at - ring_.size()].whole.head();
+    if (head.node == node.value && head.publisher == publisher) return true;
+  }
+  return false;
 }
 
 void subscription::make_room() {

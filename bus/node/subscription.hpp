@@ -18,6 +18,24 @@
 
 namespace bus {
 
+// A publisher that a subscription meets.
+struct source_event {
+  node_id node;
+  std::uint32_t publisher;
+  const std::string& topic;
+  const wire::Type& type;
+  std::uint64_t last;  // the last number that is accounted for
+};
+
+// What somebody who passes messages on for another one wants to know. Called while the node takes
+// what has arrived.
+struct relaying {
+  wire::Kin on_behalf_of = {};
+  std::function<void(const source_event&)> joined = {};
+  // What is missing up to `last` was lost for this cause.
+  std::function<void(const source_event&, loss cause)> left = {};
+};
+
 class subscription {
  public:
   struct setup {
@@ -25,6 +43,7 @@ class subscription {
     wire::Interest interest;  // pattern and type
     subscription_options options;
     std::function<void(sample&&)> callback = {};  // empty: samples wait in the queue
+    relaying how = {};
   };
   // `row` and `spare` outlive the subscription.
   subscription(setup wanted, ledger_row& row, shelter& spare);
@@ -61,6 +80,10 @@ class subscription {
   [[nodiscard]] places& credit() noexcept { return places_; }
   // A queue that blocks has a place for each publisher, whatever its depth.
   void make_room();
+  // The frame of the oldest message waiting, or of its batch. Requires: !empty().
+  [[nodiscard]] const frame& front() const noexcept { return ring_[first_].whole.head(); }
+  // Whether a message of that publisher waits. Looks at all of them.
+  [[nodiscard]] bool holds(node_id node, std::uint32_t publisher) const noexcept;
   // The oldest message waiting. Not yet counted as delivered: that is settle()'s or spoil()'s.
   // Requires: !empty().
   [[nodiscard]] sample take() noexcept {
@@ -79,6 +102,14 @@ class subscription {
   void settle() noexcept { row_.add(column::delivered, 1); }
   void spoil() noexcept { row_.lose(loss::decode_error, 1); }
 
+  // A publisher has met it, or will not be heard of any more.
+  void joined_by(const source_event& one) const {
+    if (how_.joined) how_.joined(one);
+  }
+  void left_by(const source_event& one, loss cause) const {
+    if (how_.left) how_.left(one, cause);
+  }
+
   // Nobody wants anything more; the rest of a batch that is being handed to the callback, neither.
   void end() noexcept { ended_ = true; }
 
@@ -91,6 +122,7 @@ class subscription {
   wire::Interest interest_;
   subscription_options options_;
   std::function<void(sample&&)> callback_;
+  relaying how_;
   ledger_row& row_;
   // What came together: a message, or what is left of a batch.
   struct run {

@@ -49,7 +49,8 @@ struct explanation {
     std::string name;          // the topic, or the pattern
     std::string type;          // "any" for a subscription that takes all
     std::uint64_t type_hash = 0;
-    bool here = true;  // its files are in this bus directory
+    bool here = true;          // its files are in this bus directory
+    std::string on_behalf_of;  // the child that its node has locked in, for which it is
   };
 
   enum class mark : std::uint8_t { ok, warning, broken, unknown };

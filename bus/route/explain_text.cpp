@@ -28,7 +28,8 @@ std::string who(const explanation::party& one) {
   std::string text = one.node_name.empty() ? "node" : one.node_name;
   text += " (" + to_hex(one.node.value);
   if (one.pid != 0) text += ", pid " + std::to_string(one.pid);
-  return text + (one.here ? ")" : ", elsewhere)");
+  text += one.here ? ")" : ", elsewhere)";
+  return one.on_behalf_of.empty() ? text : text + " for its child " + one.on_behalf_of;
 }
 
 std::string type_of(const explanation::party& one) {

@@ -17,7 +17,10 @@ class verdict {
   explicit verdict(findings&& found) : found_(std::move(found)) {}
 
   explanation answer() && {
-    for (const node_report* const node : found_.living) note_troubles(*node);
+    for (const node_report* const node : found_.living) {
+      note_refusals(*node);
+      note_troubles(*node);
+    }
     judge_all();
     return std::move(told_);
   }
@@ -28,6 +31,18 @@ class verdict {
     return std::any_of(
         node.card.addresses().begin(), node.card.addresses().end(),
         [](const std::string& each) { return each.find("tcp://") != std::string::npos; });
+  }
+
+  // What a child that is locked in asked for, and did not get.
+  void note_refusals(const node_report& node) {
+    for (const wire::Refused& one : node.links.refused()) {
+      if (!overlaps(told_.topic, one.name())) continue;
+      const std::string child = called(one.child());
+      const std::string words = called(node) + (child.empty() ? "" : ": its child " + child + ',') +
+                                " may not " + one.verb() + ' ' + one.name() + ": " + one.reason();
+      if (refused_.empty()) refused_ = words;
+      told_.notes.push_back(words);
+    }
   }
 
   void note_troubles(const node_report& node) {
@@ -94,7 +109,10 @@ class verdict {
     }
     told_.broken = "names: nobody " + who + ' ' + told_.topic +
                    (nobody ? ", and nobody subscribes to it" : "");
-    if (const auto like = nearest_name(no_publisher)) {
+    if (!refused_.empty()) {
+      told_.broken = "rights: " + refused_;
+      told_.fix = "name it in bus::allow, where the child is spawned";
+    } else if (const auto like = nearest_name(no_publisher)) {
       told_.fix = "did you mean " + *like + '?';
     } else if (found_.unreadable) {
       told_.broken = "rights: nobody whose card can be read " + who + ' ' + told_.topic;
@@ -108,6 +126,9 @@ class verdict {
       told_.fix =
           "see that a node listens there (OMNIBUS_LISTEN), and that no firewall stands "
           "between";
+    } else if (found_.seen.directory.empty()) {
+      told_.fix = called(*found_.living.front()) +
+                  " is in no bus directory, and meets those whom it calls and who call it";
     } else {
       told_.fix = std::string("start the ") + (no_publisher ? "publisher" : "subscriber") +
                   ", with the same bus directory (" + found_.seen.directory + ')';
@@ -134,6 +155,7 @@ class verdict {
 
   findings found_;
   explanation& told_ = found_.told;
+  std::string refused_;      // to a child that is locked in
   std::string unreachable_;  // a peer that cannot be reached
   std::string unanswered_;   // a peer that cannot answer
 };

@@ -27,6 +27,11 @@ std::string shown(const wire::Type& type) {
   return type.name() + " (" + to_hex(type.hash()) + ')';
 }
 
+std::string called(const wire::Kin& child) {
+  if (child.name().empty()) return {};
+  return child.name() + ", pid " + std::to_string(child.pid());
+}
+
 explanation::party party_of(const node_report& node, const wire::Advertisement& words) {
   return {.node = node.id,
           .node_name = node.card.name(),
@@ -35,7 +40,8 @@ explanation::party party_of(const node_report& node, const wire::Advertisement& 
           .name = words.topic(),
           .type = words.type().name(),
           .type_hash = words.type().hash(),
-          .here = true};
+          .here = true,
+          .on_behalf_of = called(words.on_behalf_of())};
 }
 
 explanation::party party_of(const node_report& node, const wire::Interest& words) {
@@ -46,7 +52,8 @@ explanation::party party_of(const node_report& node, const wire::Interest& words
           .name = words.pattern(),
           .type = words.has_type() ? words.type().name() : "any",
           .type_hash = words.has_type() ? words.type().hash() : 0,
-          .here = true};
+          .here = true,
+          .on_behalf_of = called(words.on_behalf_of())};
 }
 
 explanation::party party_elsewhere(node_id node, std::string node_name) {
@@ -57,7 +64,8 @@ explanation::party party_elsewhere(node_id node, std::string node_name) {
           .name = {},
           .type = "unknown",
           .type_hash = 0,
-          .here = false};
+          .here = false,
+          .on_behalf_of = {}};
 }
 
 }  // namespace bus::explaining

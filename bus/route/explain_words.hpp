@@ -15,6 +15,8 @@ namespace bus::explaining {
 [[nodiscard]] std::string seconds_of(std::int64_t ns);
 // "seismograph (00000000000000a1)".
 [[nodiscard]] std::string called(const node_report& node);
+// "camera, pid 4711"; empty for nobody.
+[[nodiscard]] std::string called(const wire::Kin& child);
 // A type with its hash, "raw" for bytes.
 [[nodiscard]] std::string shown(const wire::Type& type);
 

@@ -44,7 +44,8 @@ enum class row_kind : std::uint32_t {
   link = 3,
   source = 4,
   refusals = 5,
-  gate = 6
+  gate = 6,
+  relay = 7
 };
 
 // The columns of each kind, as indices into ledger_row::counts.
@@ -91,6 +92,13 @@ inline constexpr std::size_t gate_since_ns = 3;   // steady clock, since when it
 inline constexpr std::size_t gate_lapsed = 4;     // 1: and its deadline is over
 inline constexpr std::size_t gate_missed = 5;     // samples published while it had no place
 inline constexpr std::size_t gate_expired = 6;    // of these, after its deadline
+// relay: what is passed on for a child that is locked in. row.number is how often it was started
+// again, row.peer its node, row.other its process.
+inline constexpr std::size_t relay_out = 0;               // messages of its publishers
+inline constexpr std::size_t relay_in = 1;                // messages to its subscriptions
+inline constexpr std::size_t relay_refused_topics = 2;    // that it wished to publish
+inline constexpr std::size_t relay_refused_patterns = 3;  // that it wished to subscribe to
+inline constexpr std::size_t relay_refused_messages = 4;  // that it sent all the same
 }  // namespace column
 
 struct ledger_row {

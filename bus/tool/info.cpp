@@ -105,6 +105,14 @@ json gates_of(const census& seen, const node_report& node, std::uint32_t publish
   return gates;
 }
 
+// The child for which its node publishes or subscribes; null: for itself.
+template <class Words>
+json child_of(const Words* words) {
+  if (!words || !words->has_on_behalf_of()) return {};
+  const wire::Kin& child = words->on_behalf_of();
+  return {{"name", child.name()}, {"pid", child.pid()}};
+}
+
 json publisher_of(const census& seen, const node_report& node, const ledger_entry& row) {
   const auto* const words = find_advertisement(node, row.number);
   const auto& counts = row.counts;
@@ -119,6 +127,7 @@ json publisher_of(const census& seen, const node_report& node, const ledger_entr
           {"bytes", counts[column::sent_bytes]},
           {"attached", counts[column::attached]},
           {"refused", counts[column::refused]},
+          {"for_child", child_of(words)},
           {"gates", gates_of(seen, node, row.number)}};
 }
 
@@ -150,6 +159,7 @@ json subscription_of(const census& seen, const node_report& node, const ledger_e
                {"sources", counts[column::sources]},
                {"copied", counts[column::copied]},
                {"lost", losses_of(row)},
+               {"for_child", child_of(words)},
                {"from", json::array()}};
   for (const ledger_entry& source : node.ledger.entries) {
     if (source.kind != row_kind::source || source.number != row.number) continue;
@@ -197,6 +207,28 @@ json refusals_of(const ledger_entry& row) {
           {"transport", scheme_of(row.other)},
           {"user", is_one ? json(row.peer.value) : json("others")},
           {"refused", causes}};
+}
+
+// What is passed on for a child that is locked in.
+json relay_of(const ledger_entry& row) {
+  const auto& counts = row.counts;
+  return {{"kind", "relay"},
+          {"pid", row.other},
+          {"id", to_hex(row.peer.value)},
+          {"restarts", row.number},
+          {"out", counts[column::relay_out]},
+          {"in", counts[column::relay_in]},
+          {"refused_topics", counts[column::relay_refused_topics]},
+          {"refused_patterns", counts[column::relay_refused_patterns]},
+          {"refused_messages", counts[column::relay_refused_messages]}};
+}
+
+void tell_relay(const json& row, console& out) {
+  out.line(fmt::format("  relay for its child, pid {}, started again {} times", row["pid"].dump(),
+                       row["restarts"].dump()));
+  out.line(fmt::format("    out {}, in {}, refused: topics {}, patterns {}, messages {}",
+                       row["out"].dump(), row["in"].dump(), row["refused_topics"].dump(),
+                       row["refused_patterns"].dump(), row["refused_messages"].dump()));
 }
 
 void tell_refusals(const json& row, console& out) {
@@ -248,6 +280,7 @@ void tell_gates(const json& gates, console& out) {
 void tell(const json& row, console& out) {
   const std::string kind = row["kind"];
   if (kind == "refusals") return tell_refusals(row, out);
+  if (kind == "relay") return tell_relay(row, out);
   std::string title = "  " + kind + ' ';
   if (kind == "link") {
     title += "to " + row["to"].get<std::string>() + "  " + row["transport"].get<std::string>() +
@@ -258,6 +291,10 @@ void tell(const json& row, console& out) {
              row["type"].get<std::string>();
   }
   if (kind == "subscription") title += "  " + row["when_full"].get<std::string>();
+  if (kind != "link" && !row["for_child"].is_null()) {
+    title += "  for its child " + clean(row["for_child"]["name"].get<std::string>()) + ", pid " +
+             row["for_child"]["pid"].dump();
+  }
   out.line(title);
   out.line("    " + line_of(row));
   if (kind == "publisher") tell_gates(row["gates"], out);
@@ -285,6 +322,7 @@ json rows_of(const census& seen, const node_report& node, const selection& wante
   for (const ledger_entry& row : node.ledger.entries) {
     if (row.kind == row_kind::link) rows.push_back(link_of(seen, node, row));
     if (row.kind == row_kind::refusals) rows.push_back(refusals_of(row));
+    if (row.kind == row_kind::relay && row.other != 0) rows.push_back(relay_of(row));
   }
   return rows;
 }

@@ -28,7 +28,8 @@ json party_json(const explanation::party& one) {
           {"name", one.name},
           {"type", one.type},
           {"type_hash", to_hex(one.type_hash)},
-          {"here", one.here}};
+          {"here", one.here},
+          {"on_behalf_of", one.on_behalf_of.empty() ? json() : json(one.on_behalf_of)}};
 }
 
 json path_json(const explanation::path& one) {

@@ -1,7 +1,9 @@
 // list, info, why, doctor, completion and the rules for all verbs.
+#include "bus/node/child.hpp"
 #include "schemas/demo/quake.pb.h"
 #include "tests/tool/workbench.hpp"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <csignal>
@@ -103,6 +105,42 @@ TEST_CASE("info tells whom a node has refused, by user and cause") {
   CHECK(books[0]["user"] == ::geteuid());
   CHECK(books[0]["refused"]["malformed"] == 1);
   CHECK(books[0]["refused"]["stranger"] == 0);
+}
+
+TEST_CASE("why and info name the child that is locked in, and what it may not") {
+  const scratch where;
+  bus::node one(where.options("one"));
+  auto heard = one.subscribe<bus::raw>("open/*");
+  const auto child = bus::spawn(one, {BUS_COMMAND, "echo", "**"},
+                                {.sandbox = bus::allow{.subscribe = {"open/*"}}});
+  const auto until = bus::deadline::after(20s);
+  while (child.relayed().refused_patterns == 0) {
+    REQUIRE_FALSE(until.passed());
+    one.run_for(1ms);
+  }
+  wait_told(one, 0, 2);
+  const std::string who = "its child bus, pid " + std::to_string(child.pid());
+  const outcome secret = where.run({"why", "secret/a"});
+  CHECK(secret.code == 1);
+  INFO(secret.out);
+  CHECK(has(secret.out, "rights: one ("));
+  CHECK(has(secret.out,
+            who + ", may not subscribe to all of **: allow::subscribe has 'open/*' and no more"));
+  CHECK(has(secret.out, "name it in bus::allow, where the child is spawned"));
+  CHECK(has(where.run({"why", "open/a"}).out, "for " + who));
+  const outcome books = where.run({"info", "one"});
+  INFO(books.out);
+  CHECK(has(books.out, "for " + who));
+  CHECK(has(books.out, "relay for its child, pid " + std::to_string(child.pid())));
+  CHECK(has(books.out, "refused: topics 0, patterns 1, messages 0"));
+  const auto lines = lines_of(where.run({"info", "one", "--json"}).out);
+  REQUIRE(lines.size() == 1);
+  const json& rows = lines[0]["books"];
+  const auto relay = std::find_if(rows.begin(), rows.end(),
+                                  [](const json& row) { return row["kind"] == "relay"; });
+  REQUIRE(relay != rows.end());
+  CHECK((*relay)["pid"] == child.pid());
+  CHECK((*relay)["refused_patterns"] == 1);
 }
 
 TEST_CASE("list counts publishers and subscriptions, wildcards included; bare bus lists") {

@@ -53,6 +53,7 @@ class pipe_transport final : public bus::transport {
       : hub_(std::make_unique<hub>(setup)), memory_(bus::pool::make(setup.memory_bytes_max)) {
     about_.scheme = scheme;
     about_.reach = bus::reach::host;
+    about_.invites = true;
     about_.survives_crash = true;
     about_.bytes_max = hub_->bytes_max();
     // As README.md says.
@@ -82,12 +83,13 @@ class pipe_transport final : public bus::transport {
     return std::unique_ptr<bus::outbox>(std::make_unique<peer_outbox>(std::move(over)));
   }
 
-  [[nodiscard]] bus::result<bus::invitation> invite(int first) override {
+  [[nodiscard]] bus::result<bus::invitation> invite(int first, bool is_trusted) override {
     auto down = make_pipe();
     if (!down) return bus::unexpected(down.error());
     auto up = make_pipe();
     if (!up) return bus::unexpected(up.error());
-    auto ours = pipe_address({.in = up->out.get(), .out = down->in.get(), .lends_pages = true});
+    auto ours =
+        pipe_address({.in = up->out.get(), .out = down->in.get(), .lends_pages = is_trusted});
     auto theirs = pipe_address({.in = down->out.get(), .out = up->in.get(), .lends_pages = true},
                                {.in = first, .out = first + 1});
     if (!ours || !theirs) return bus::unexpected(bus::errc::bad_address);
