@@ -2,6 +2,7 @@
 
 #include "bus/base/check.hpp"
 #include "bus/base/clock.hpp"
+#include "bus/base/enclosure.hpp"
 
 #include <algorithm>
 #include <array>
@@ -12,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string_view>
 #include <thread>
 
@@ -52,6 +54,13 @@ std::vector<std::string> environment_with(const std::vector<std::string>& added)
   return all;
 }
 
+// What the child tells us.
+struct outcome {
+  static constexpr int has_way_out = -1;
+  int failed = 0;  // its errno when there is no program
+  wall_report walls_up;
+};
+
 // All that the child reads between clone and exec. It calls nothing that allocates or locks.
 struct errand {
   std::vector<std::string> words;
@@ -65,7 +74,8 @@ struct errand {
   cpu_set_t cores;  // of the thread that asked, as if it had started the child itself
   bool knows_cores;
   int nice;
-  int* failed = nullptr;  // where the child puts its errno when there is no program
+  std::optional<enclosure> walls_of;
+  outcome* told = nullptr;
 
   explicit errand(const child_plan& plan)
       : words(plan.command),
@@ -73,11 +83,15 @@ struct errand {
         arguments(pointers_to(words)),
         environment(pointers_to(assignments)),
         descriptors(plan.descriptors),
-        closes_others(plan.closes_others),
+        closes_others(plan.closes_others || plan.confined),
         is_bound(plan.is_bound),
         parent(::getpid()),
         knows_cores(::sched_getaffinity(0, sizeof cores, &cores) == 0),
         nice(::getpriority(PRIO_PROCESS, 0)) {}
+
+  [[nodiscard]] const char* program() const noexcept {
+    return walls_of ? walls_of->program().c_str() : words.front().c_str();
+  }
 };
 
 void reset_signals() noexcept {
@@ -115,6 +129,10 @@ bool arrange(std::vector<std::pair<int, int>>& descriptors, bool closes_others) 
 __attribute__((no_sanitize("address"))) int run_errand(void* given) {
   errand& one = *static_cast<errand*>(given);
   reset_signals();
+  if (one.walls_of && !one.walls_of->put_up(one.told->walls_up)) {
+    one.told->failed = outcome::has_way_out;
+    ::_exit(127);
+  }
   if (one.is_bound) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     // Gone before we asked? The kernel says whose child we are; another's has another parent, and
@@ -124,20 +142,21 @@ __attribute__((no_sanitize("address"))) int run_errand(void* given) {
     ::setpriority(PRIO_PROCESS, 0, one.nice);
   }
   if (arrange(one.descriptors, one.closes_others)) {
-    ::execvpe(one.arguments.front(), one.arguments.data(), one.environment.data());
+    ::execvpe(one.program(), one.arguments.data(), one.environment.data());
   }
-  *one.failed = errno;
+  one.told->failed = errno;
   ::_exit(127);
 }
 
 // What the child needs of memory: a stack, on which execvpe() puts a path, and the arguments once
-// more; and a word at its far end for what went wrong, which we see even if nothing else is shared.
+// more; and at its far end what it tells us, which we see even if nothing else is shared.
 class workspace {
  public:
   explicit workspace(std::size_t arguments)
       : bytes_((usual + arguments * sizeof(char*) + page - 1) / page * page),
         at_(::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
-                   MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {}
+                   MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)),
+        told_(at_ == MAP_FAILED ? nullptr : new (at_) outcome) {}
   ~workspace() {
     if (at_ != MAP_FAILED) ::munmap(at_, bytes_);
   }
@@ -145,13 +164,14 @@ class workspace {
   workspace& operator=(const workspace&) = delete;
   [[nodiscard]] explicit operator bool() const noexcept { return at_ != MAP_FAILED; }
   [[nodiscard]] void* top() const noexcept { return static_cast<char*>(at_) + bytes_; }
-  [[nodiscard]] int* word() const noexcept { return static_cast<int*>(at_); }
+  [[nodiscard]] outcome* told() const noexcept { return told_; }
 
  private:
   static constexpr std::size_t page = 4096;
   static constexpr std::size_t usual = 128 << 10;
   std::size_t bytes_;
   void* at_;
+  outcome* told_;
 };
 
 // The child shares our memory until it has become another program, and this thread waits for that:
@@ -162,10 +182,16 @@ constexpr int in_our_memory = 0;  // ThreadSanitizer would take it for one of ou
 constexpr int in_our_memory = CLONE_VM;
 #endif
 
-result<std::pair<pid_t, fd>> launch(errand& one) {
+struct launched {
+  pid_t pid;
+  fd handle;
+  walls held;
+};
+
+result<launched> launch(errand& one) {
   const workspace room(one.arguments.size());
   if (!room) return unexpected(last_system_error());
-  one.failed = room.word();
+  one.told = room.told();
   sigset_t all;
   sigset_t before;
   ::sigfillset(&all);
@@ -178,9 +204,11 @@ result<std::pair<pid_t, fd>> launch(errand& one) {
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (made < 0) return unexpected(system_error_of(failed));
   fd kept(handle);
-  if (*room.word() == 0) return std::pair<pid_t, fd>(made, std::move(kept));
+  const int why = room.told()->failed;
+  if (why == 0) return launched{made, std::move(kept), walls(room.told()->walls_up)};
   ::waitid(P_PIDFD, static_cast<id_t>(kept.get()), nullptr, WEXITED);
-  return unexpected(system_error_of(*room.word()));
+  if (why == outcome::has_way_out) return unexpected(errc::open_walls);
+  return unexpected(system_error_of(why));
 }
 
 // The thread that starts bound children. It never ends: not even static destructors wait for it.
@@ -198,10 +226,10 @@ class cradle {
     }
     return current;
   }
-  result<std::pair<pid_t, fd>> launch(errand& one) {
+  result<launched> launch(errand& one) {
     std::unique_lock<std::mutex> held(guard_);
     called_.wait(held, [this] { return !wanted_; });
-    result<std::pair<pid_t, fd>> made = unexpected(errc::closed);
+    result<launched> made = unexpected(errc::closed);
     bool done = false;
     wanted_ = [&] {
       made = bus::launch(one);
@@ -244,13 +272,18 @@ std::string exit_status::describe() const {
 result<child_process> child_process::start(const child_plan& plan) {
   BUS_CHECK(!plan.command.empty());
   errand one(plan);
+  if (plan.confined) {
+    auto closed = enclosure::make(*plan.confined, plan.command.front());
+    if (!closed) return unexpected(closed.error());
+    one.walls_of.emplace(std::move(*closed));
+  }
   auto made = one.is_bound ? cradle::of_process()->launch(one) : launch(one);
   if (!made) return unexpected(made.error());
-  return child_process(std::move(made->second), made->first);
+  return child_process(std::move(made->handle), made->pid, made->held);
 }
 
-child_process::child_process(fd&& handle, pid_t pid) noexcept
-    : handle_(std::move(handle)), pid_(pid), parent_(::getpid()) {}
+child_process::child_process(fd&& handle, pid_t pid, const walls& held) noexcept
+    : handle_(std::move(handle)), pid_(pid), parent_(::getpid()), walls_(held) {}
 
 child_process& child_process::operator=(child_process&& other) noexcept {
   if (this == &other) return *this;
@@ -259,6 +292,7 @@ child_process& child_process::operator=(child_process&& other) noexcept {
   pid_ = other.pid_;
   parent_ = other.parent_;
   status_ = other.status_;
+  walls_ = other.walls_;
   return *this;
 }
 

@@ -8,6 +8,7 @@
 // started by one thread that lives as long as the process does.
 #pragma once
 
+#include "bus/base/confinement.hpp"
 #include "bus/base/fd.hpp"
 #include "bus/base/result.hpp"
 
@@ -46,6 +47,9 @@ struct child_plan {
   // close-on-exec, as by exec(3).
   bool closes_others = true;
   bool is_bound = true;  // it is killed when we are gone
+  // Locks it in: beside the descriptors that it is given (closes_others does not matter), it has no
+  // way out. Its program is looked for outside.
+  std::optional<confinement> confined = {};
 };
 
 class child_process {
@@ -53,8 +57,10 @@ class child_process {
   // Returns once the program runs. Signals: none is blocked in it, those that we handle have their
   // default effect, and so has SIGPIPE; what else we ignore it ignores. It may run where the
   // calling thread may, and is as nice. Errors: of exec(3), such as ENOENT (no such program) or
-  // denied; no_memory, EAGAIN (a limit on processes) or another of the kernel's, and nothing runs
-  // then. Any thread.
+  // denied; no_memory, EAGAIN (a limit on processes) or another of the kernel's. Of one that is
+  // confined: open_walls (the kernel leaves it a way out), not_found (a path that it is allowed is
+  // not there), invalid_argument (such a path is all of the file system). Nothing runs then. Any
+  // thread.
   [[nodiscard]] static result<child_process> start(const child_plan& plan);
   child_process(child_process&&) noexcept = default;
   child_process& operator=(child_process&& other) noexcept;
@@ -63,6 +69,8 @@ class child_process {
 
   // For people: use signal() to signal it.
   [[nodiscard]] pid_t pid() const noexcept { return pid_; }
+  // What keeps it in. Nothing, if it was not confined.
+  [[nodiscard]] const walls& locked_in_by() const noexcept { return walls_; }
   // Readable when it has ended. Ours.
   [[nodiscard]] int handle() const noexcept { return handle_.get(); }
   // Its end, once it has ended. Does not block.
@@ -75,7 +83,7 @@ class child_process {
   result<void> signal(int number) const noexcept;
 
  private:
-  child_process(fd&& handle, pid_t pid) noexcept;
+  child_process(fd&& handle, pid_t pid, const walls& held) noexcept;
   [[nodiscard]] std::optional<exit_status> reap(int options) noexcept;
   void end() noexcept;
 
@@ -83,6 +91,7 @@ class child_process {
   pid_t pid_ = -1;
   pid_t parent_ = -1;
   std::optional<exit_status> status_;
+  walls walls_;
 };
 
 }  // namespace bus

@@ -54,6 +54,9 @@ class bus_category final : public std::error_category {
       case errc::cgroup_full:
         return "the memory limit of the cgroup leaves no room: raise its memory.max, or send less "
                "at a time";
+      case errc::open_walls:
+        return "the kernel cannot lock a child in: it wants seccomp, and a mount namespace or "
+               "Landlock";
     }
     return "unknown error " + std::to_string(value);
   }

@@ -28,6 +28,7 @@ enum class errc {
   stranger,       // neither the other's user nor one of the bus directory's group
   quota,          // the other's limit for one user is reached
   cgroup_full,    // the memory limit of a cgroup leaves no room
+  open_walls,     // the kernel cannot lock a child in
 };
 
 [[nodiscard]] const std::error_category& category() noexcept;

@@ -30,7 +30,7 @@ ABOVE_ALL = LIBRARY + TRANSPORTS + ("bus", "transports", "schemas", "schemas/dem
 EVERY_LIBRARY = ("asio", "protobuf", "zmq", "xxhash", "fmt", "CLI11", "json", "catch2", "nng",
                  "benchmark", "sanitizer", "hiredis", "nats", "cyclone")
 LAYERS = {
-    "bus/base": ((), ()),
+    "bus/base": ((), ("seccomp",)),
     "bus/topic": (("bus/base",), ()),
     "bus/link": (("bus/base",), ()),
     "schemas": ((), ("protobuf",)),
@@ -58,7 +58,7 @@ OUTSIDE = {
     "zmq.hpp": "zmq", "zmq_addon.hpp": "zmq", "xxhash.h": "xxhash", "fmt": "fmt",
     "CLI": "CLI11", "nlohmann": "json", "catch2": "catch2", "nng": "nng",
     "benchmark": "benchmark", "sanitizer": "sanitizer", "hiredis": "hiredis", "nats": "nats",
-    "dds": "cyclone",
+    "dds": "cyclone", "seccomp.h": "seccomp",
 }
 LINUX_FOLDERS = ("sys/", "linux/", "netinet/", "arpa/", "net/", "asm/")
 LINUX_HEADERS = set("""

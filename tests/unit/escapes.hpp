@@ -1,0 +1,87 @@
+// Ways out, tried one after the other by a child: out of the directory that it shall not see, to
+// the sockets of its parent, and at its parent itself. Each attempt is the real thing; that it
+// would succeed is shown by the same child when it is not locked in.
+#pragma once
+
+#include "bus/base/fd.hpp"
+#include "bus/base/result.hpp"
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <netinet/in.h>
+#include <sys/types.h>
+
+namespace tests {
+
+// What a child is told, through a file in memory.
+struct target_layout {
+  std::array<char, 256> directory;  // in which it has no business
+  std::array<char, 64> abstract;    // a socket's name
+  std::uint64_t secret_at;          // in the parent's memory
+  pid_t parent;
+  std::int32_t shared_memory;  // System V
+  in_port_t tcp;
+  in_port_t udp;
+};
+
+enum class way : std::uint8_t {
+  files,
+  names,  // a file is seen, but neither read nor changed: only mounts hide that
+  network,
+  processes,
+  kernel,  // what would lead to more
+};
+
+struct attempt {
+  std::string_view name;
+  way kind;
+  bool always;  // it succeeds on each machine and for each user, unless that is locked in
+  int (*made)(const target_layout&);  // an errno; 0: it has succeeded
+};
+
+[[nodiscard]] const std::vector<attempt>& attempts();
+
+// The descriptors of a child that tries.
+inline constexpr int results_fd = 5;
+inline constexpr int terminal_fd = 6;
+inline constexpr int target_fd = 7;
+
+// In the child: tries all, and writes a line for each.
+void try_all();
+
+// The parent's side: everything that is tried for is there while this is.
+class target {
+ public:
+  target();
+  ~target();
+  target(const target&) = delete;
+  target& operator=(const target&) = delete;
+
+  [[nodiscard]] const std::string& directory() const noexcept { return directory_; }
+  [[nodiscard]] int told() const noexcept { return told_.get(); }
+  [[nodiscard]] int terminal() const noexcept { return terminal_.get(); }
+  // Puts everything in its place again.
+  void restore();
+  // How many signals of the attempts have come since the last call.
+  [[nodiscard]] int signals_received();
+
+ private:
+  void listen();
+  void open_terminal();
+
+  std::string directory_;
+  std::string secret_ = "nobody's business";
+  target_layout layout_{};
+  bus::fd told_;
+  bus::fd terminal_;
+  bus::fd terminal_master_;
+  bus::fd signals_;
+  std::vector<bus::fd> sockets_;
+};
+
+}  // namespace tests
