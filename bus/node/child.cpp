@@ -17,6 +17,9 @@ std::string advice(std::error_code why) {
   if (why == std::errc::resource_unavailable_try_again) {
     return "; raise the limit of processes (ulimit -u, the cgroup's pids.max)";
   }
+  if (why == errc::open_walls) {
+    return "; allow user namespaces or Landlock here, and seccomp, or say allow::even_if_open";
+  }
   if (why == std::errc::argument_list_too_long) return "; give it fewer or shorter arguments";
   return {};
 }
@@ -31,6 +34,11 @@ child spawn(node& around, std::vector<std::string> command, spawn_options option
                   .descriptors = std::move(options.descriptors),
                   .is_bound = options.is_bound};
   // Wherever we found it: in an option of ours, for example.
+  if (options.sandbox) {
+    plan.confined = confinement{.reads = options.sandbox->reads,
+                                .writes = options.sandbox->writes,
+                                .even_if_open = options.sandbox->even_if_open};
+  }
   const bool is_apart = options.sandbox || !options.shares_directory;
   plan.environment.push_back("OMNIBUS_DIR=" +
                              (is_apart ? std::string(no_directory) : around.directory()));

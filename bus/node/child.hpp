@@ -31,7 +31,8 @@ struct spawn_options {
   // take transports::pipe() in our bill and in its own.
   bool shares_directory = true;
   // Locks it in: it meets nobody but us, whatever it tries, and we pass on what is allowed to it.
-  // It shares no directory then.
+  // It shares no directory then, and reaches no file, network or process beyond what allow says; a
+  // kernel that cannot see to that starts nothing.
   std::optional<allow> sandbox = {};
   // Killed by the kernel when we are gone. Its own children are not: they are its affair.
   bool is_bound = true;
@@ -81,6 +82,8 @@ class child {
   }
   // The same, for one coroutine at a time on the node's event loop. The handle must outlive it.
   [[nodiscard]] asio::awaitable<exit_status> ended();
+  // Which walls of the kernel keep it in; none, if it is not locked in.
+  [[nodiscard]] const walls& locked_in_by() const noexcept { return one_->locked_in_by(); }
   // All zero, and none, for a child that is not locked in.
   [[nodiscard]] relay_accounts relayed() const noexcept;
   // One line for each thing that it may not, as `bus why` has it; some of them, if they are many.

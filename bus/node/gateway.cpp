@@ -154,6 +154,8 @@ void gateway::work() noexcept {
 
 // The node within is in the middle of something: what follows from it waits for work().
 void gateway::met(const wire::Introduce& words) {
+  // But whom it is about is known at once: what it is refused counts for it.
+  if (const node_id child{words.card().node()}; child != peer_) begin_life(child);
   news_ = std::make_unique<wire::Introduce>(words);
   due_ = true;
 }
@@ -164,8 +166,7 @@ void gateway::lost(node_id peer) {
 }
 
 void gateway::review(const wire::Introduce& words) {
-  const node_id child{words.card().node()};
-  if (child != peer_) begin_life(child);
+  if (std::exchange(is_new_life_, false)) inward_.clear();
   keep_schemas(words);
   review_offers(words.card());
   review_wishes(words.card());
@@ -173,6 +174,7 @@ void gateway::review(const wire::Introduce& words) {
 
 void gateway::begin_life(node_id child) {
   peer_ = child;
+  is_new_life_ = true;
   refused_.clear();
   refused_ever_.clear();
   kin_.set_name(program_);

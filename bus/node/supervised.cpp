@@ -16,6 +16,7 @@ result<void> supervised::start(std::int64_t now_ns) {
   auto made = make_();
   if (!made) return unexpected(made.error());
   life_.emplace(std::move(*made));
+  walls_ = life_->locked_in_by();
   began_ns_ = now_ns;
   due_ns_ = INT64_MAX;
   return {};

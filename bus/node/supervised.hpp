@@ -45,6 +45,8 @@ class supervised {
   [[nodiscard]] std::int64_t due_ns() const noexcept { return due_ns_; }
 
   [[nodiscard]] const child_process* life() const noexcept { return life_ ? &*life_ : nullptr; }
+  // What keeps it in, in this life or the last one.
+  [[nodiscard]] const walls& locked_in_by() const noexcept { return walls_; }
   // How often it was started again.
   [[nodiscard]] std::uint64_t restarts() const noexcept { return restarts_; }
   // How its last life ended. Nothing: its first one goes on.
@@ -69,6 +71,7 @@ class supervised {
   maker make_;
   restart when_;
   std::optional<child_process> life_;
+  walls walls_;
   std::optional<exit_status> last_end_;
   std::uint64_t restarts_ = 0;
   std::int64_t began_ns_ = 0;

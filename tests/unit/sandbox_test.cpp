@@ -128,6 +128,8 @@ TEST_CASE("what a locked-in child publishes is heard in its parent's directory, 
   REQUIRE(numbers.accounts().delivered == many);
   REQUIRE(child.relayed().out == many);
   REQUIRE(child.relayed().refused_topics == 0);
+  INFO(child.locked_in_by().describe());
+  REQUIRE(child.locked_in_by().is_closed());
 }
 
 TEST_CASE("a locked-in child hears exactly what it may, from whoever publishes it") {
