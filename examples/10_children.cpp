@@ -1,5 +1,6 @@
-// A parent, and two children that share nothing with it but their pipes. One of them is killed, and
-// comes back. The account balances: what the killed one had published and never brought is `cut`.
+// A parent, and two children that share nothing with it but their pipes. One is locked in: it may
+// publish its own topic, and has no other way out. It is killed, and comes back. The account
+// balances: what the killed one had published and never brought is `cut`.
 #include "bus/bus.hpp"
 #include "transports/standard.hpp"
 
@@ -32,25 +33,26 @@ int main(int argc, char** argv) {
   if (argc > 1) return beat(argv[1]);
   bus::node node({.name = "parent", .transports = transports::standard()});
   auto pulses = node.subscribe<pulse>("heart/*", {.when_full = bus::drop::none});
-  const bus::spawn_options alone{.restarts = bus::restart::on_failure, .shares_directory = false};
-  auto left = bus::spawn(node, {"/proc/self/exe", "heart/left"}, alone);
-  auto right = bus::spawn(node, {"/proc/self/exe", "heart/right"}, alone);
-
+  auto left = bus::spawn(node, {"/proc/self/exe", "heart/left"}, {.shares_directory = false});
+  auto right = bus::spawn(
+      node, {"/proc/self/exe", "heart/right"},
+      {.restarts = bus::restart::on_failure, .sandbox = bus::allow{.publish = {"heart/right"}}});
+  std::printf("right is locked in by %s\n", right.locked_in_by().describe().c_str());
   std::uint64_t taken = 0;
   const auto take_more = [&](std::uint64_t more) {
     for (more += taken; taken < more && pulses.take(10s);) ++taken;
   };
   take_more(enough);
-  if (!left.signal(SIGKILL)) return 1;
-  while (left.restarts() == 0 || pulses.matched() < 2) take_more(1);
+  if (!right.signal(SIGKILL)) return 1;
+  while (right.restarts() == 0 || pulses.matched() < 2) take_more(1);
   take_more(enough);
   left.stop(1s);
   right.stop(1s);
   while (pulses.matched() > 0 || pulses.accounts().queued > 0) take_more(1);
 
   const bus::accounts books = pulses.accounts();
-  std::printf("%lu published, %lu delivered, %lu cut; left was started again %lu time(s)\n",
-              books.expected, books.delivered, books.lost_by(bus::loss::cut), left.restarts());
+  std::printf("%lu published, %lu delivered, %lu cut; right was started again %lu time(s)\n",
+              books.expected, books.delivered, books.lost_by(bus::loss::cut), right.restarts());
   const bool right_so = books.balanced() && books.delivered == taken && taken >= 2 * enough;
   std::printf("the account %s\n", right_so ? "balances" : "does not balance");
   return right_so ? 0 : 1;

@@ -116,7 +116,7 @@ class gateway final : public overseer, public conveyor::owner {
   std::map<source_key, std::unique_ptr<flow>> inward_flows_;
   std::map<std::string, std::unique_ptr<conveyor>> inward_;  // by what is wanted, and how
   bool is_new_life_ = false;
-  std::unique_ptr<wire::Introduce> news_;                    // of the child, to be looked at
+  std::unique_ptr<wire::Introduce> news_;  // of the child, to be looked at
   std::vector<node_id> lost_;
   bool due_ = false;
   bool in_turn_ = false;
