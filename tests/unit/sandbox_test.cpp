@@ -9,6 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include <asio/awaitable.hpp>
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
 #include <catch2/catch.hpp>
 
 using namespace std::chrono_literals;
@@ -255,6 +258,44 @@ TEST_CASE("a subscriber that makes no room blocks a locked-in child's publisher"
     return last == many;
   }));
   REQUIRE(numbers.accounts().lost_in_all() == 0);
+}
+
+TEST_CASE("a parent that sleeps, and one on an event loop, are woken for a locked-in child") {
+  household one;
+  bus::node_options options = kin("third");
+  options.directory = one.scratch.path();
+  options.waiting = bus::wait_policy::sleep;
+  bus::node third(options);
+  auto numbers = third.subscribe<reading>("allowed/*", {.when_full = bus::drop::none});
+  auto child = bus::spawn(third, {"/proc/self/exe", "a locked-in child that publishes"},
+                          {.sandbox = bus::allow{.publish = {"allowed/*"}}});
+  SECTION("asleep in take()") {
+    for (std::uint64_t i = 1; i <= many; ++i) {
+      const auto got = numbers.take(patience);
+      REQUIRE(got);
+      REQUIRE((*got)->number == i);
+    }
+    REQUIRE(child.wait(patience) == bus::exit_status{});
+  }
+  SECTION("on an event loop") {
+    std::uint64_t last = 0;
+    std::optional<bus::exit_status> end;
+    asio::co_spawn(
+        third.context(),
+        [&]() -> asio::awaitable<void> {
+          while (last < many) {
+            const auto got = co_await numbers.next();
+            if (got->number != ++last) break;
+          }
+          end = co_await child.ended();
+          third.stop();
+        },
+        asio::detached);
+    third.run_for(patience);
+    REQUIRE(last == many);
+    REQUIRE(end == bus::exit_status{});
+  }
+  REQUIRE(numbers.accounts().delivered == many);
 }
 
 TEST_CASE("a child that is locked in by a bad pattern, or without pipes, is refused") {
