@@ -468,6 +468,7 @@ void gateway::complete(wire::Introduce& words) const {
 
 std::vector<std::string> gateway::refusals() const {
   std::vector<std::string> told;
+  told.reserve(refused_.size());
   for (const auto& [key, reason] : refused_) {
     told.push_back("may not " + key.first + ' ' + key.second + ": " + reason);
   }

@@ -187,6 +187,7 @@ TEST_CASE("a peer that attaches what it may not", "[.]") {
 TEST_CASE("a child that publishes more topics than it may", "[.]") {
   bus::node here(options_of("child"));
   std::vector<bus::publisher<number>> all;
+  all.reserve(100);
   for (int i = 0; i < 100; ++i) all.push_back(here.advertise<number>("many/" + std::to_string(i)));
   auto end = here.subscribe<number>("end");
   REQUIRE(end.take(patience));

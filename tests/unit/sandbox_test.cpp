@@ -211,7 +211,7 @@ TEST_CASE(
   auto child = one.lock_in("a locked-in child that counts until it is killed",
                            {.publish = {"allowed/*"}}, bus::restart::on_failure);
   std::uint64_t taken = 0;
-  for (const std::uint64_t life : {0, 1, 2}) {
+  for (const std::uint64_t life : {0UL, 1UL, 2UL}) {
     std::uint64_t last = 0;
     REQUIRE(one.turn_both([&] {
       while (const auto got = numbers.try_take()) {
