@@ -5,9 +5,7 @@
 #include "bus/bus.hpp"
 #include "schemas/bus/control.pb.h"
 #include "tests/contract/world.hpp"
-#include "tests/scratch.hpp"
-#include "transports/pipe/pipe.hpp"
-#include "transports/shm/shm.hpp"
+#include "tests/unit/family.hpp"
 
 #include <cerrno>
 #include <chrono>
@@ -28,41 +26,18 @@
 #include <catch2/catch.hpp>
 
 using namespace std::chrono_literals;
+using tests::household;
+using tests::kin;
+using tests::patience;
+using tests::reading;
 
 namespace {
 
-constexpr std::chrono::seconds patience{30};
-
-struct number {
-  std::uint64_t value;
-};
-
-bus::node_options options_of(const std::string& name, const std::string& directory = {}) {
-  bus::node_options made{.name = name, .transports = {transports::pipe(), transports::shm()}};
-  made.directory = directory;
-  return made;
+// A child that knows where the parent's directory is.
+bus::child start(household& with, const std::string& hidden_case, bus::spawn_options options) {
+  options.environment.push_back("SCENE=" + with.scratch.path());
+  return with.start(hidden_case, std::move(options));
 }
-
-struct household {
-  tests::scratch_directory scratch;
-  bus::node parent{options_of("parent", scratch.path())};
-  bus::node other{options_of("other", scratch.path())};
-
-  [[nodiscard]] bus::child start(const std::string& hidden_case, bus::spawn_options options) {
-    options.environment.push_back("SCENE=" + scratch.path());
-    return bus::spawn(parent, {"/proc/self/exe", hidden_case}, std::move(options));
-  }
-  template <class Done>
-  [[nodiscard]] bool turn(Done&& done) {
-    const auto until = bus::deadline::after(patience);
-    while (!done()) {
-      if (until.passed()) return false;
-      parent.run_for(1ms);
-      other.run_for(1ms);
-    }
-    return true;
-  }
-};
 
 std::string scene() { return std::getenv("SCENE"); }
 
@@ -96,8 +71,10 @@ bool connects_to_path(const std::string& path) {
 
 bool makes_a_node_in(const std::string& directory) {
   try {
-    bus::node intruder(options_of("intruder", directory));
-    auto out = intruder.advertise<number>("secret");
+    bus::node_options options = kin("intruder");
+    options.directory = directory;
+    bus::node intruder(std::move(options));
+    auto out = intruder.advertise<reading>("secret");
     return out.wait_matched(1, 200ms);
   } catch (const bus::error&) {
     return false;
@@ -185,17 +162,17 @@ TEST_CASE("a peer that attaches what it may not", "[.]") {
 }
 
 TEST_CASE("a child that publishes more topics than it may", "[.]") {
-  bus::node here(options_of("child"));
-  std::vector<bus::publisher<number>> all;
+  bus::node here(kin("child"));
+  std::vector<bus::publisher<reading>> all;
   all.reserve(100);
-  for (int i = 0; i < 100; ++i) all.push_back(here.advertise<number>("many/" + std::to_string(i)));
-  auto end = here.subscribe<number>("end");
+  for (int i = 0; i < 100; ++i) all.push_back(here.advertise<reading>("many/" + std::to_string(i)));
+  auto end = here.subscribe<reading>("end");
   REQUIRE(end.take(patience));
 }
 
 TEST_CASE("statement 31: a child that is locked in has no way out but its pipes") {
   household one;
-  auto spied = one.other.subscribe<number>("**");
+  auto spied = one.other.subscribe<reading>("**");
   const bus::fd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in at{};
   at.sin_family = AF_INET;
@@ -210,15 +187,15 @@ TEST_CASE("statement 31: a child that is locked in has no way out but its pipes"
   SECTION("outside, all of it succeeds") {
     bus::spawn_options options{.shares_directory = false, .environment = told};
     options.environment.emplace_back("OUTSIDE=1");
-    auto child = one.start("a program that wants out", std::move(options));
-    REQUIRE(one.turn([&] { return child.last_end().has_value(); }));
+    auto child = start(one, "a program that wants out", std::move(options));
+    REQUIRE(one.turn_both([&] { return child.last_end().has_value(); }));
     REQUIRE(child.last_end() == bus::exit_status{});
   }
   SECTION("locked in, nothing") {
-    auto child = one.start("a program that wants out",
-                           {.sandbox = bus::allow{.publish = {"allowed"}}, .environment = told});
+    auto child = start(one, "a program that wants out",
+                       {.sandbox = bus::allow{.publish = {"allowed"}}, .environment = told});
     INFO(child.locked_in_by().describe());
-    REQUIRE(one.turn([&] { return child.last_end().has_value(); }));
+    REQUIRE(one.turn_both([&] { return child.last_end().has_value(); }));
     REQUIRE(child.last_end() == bus::exit_status{});
     REQUIRE(spied.matched() == 0);
   }
@@ -226,11 +203,11 @@ TEST_CASE("statement 31: a child that is locked in has no way out but its pipes"
 
 TEST_CASE("statement 31: what a child attaches without leave is dropped, and counted") {
   household one;
-  auto spied = one.other.subscribe<number>("**");
-  auto own = one.parent.subscribe<number>("**");
-  auto child = one.start("a peer that attaches what it may not",
-                         {.sandbox = bus::allow{.publish = {"allowed"}}});
-  REQUIRE(one.turn([&] { return child.last_end().has_value(); }));
+  auto spied = one.other.subscribe<reading>("**");
+  auto own = one.parent.subscribe<reading>("**");
+  auto child = start(one, "a peer that attaches what it may not",
+                     {.sandbox = bus::allow{.publish = {"allowed"}}});
+  REQUIRE(one.turn_both([&] { return child.last_end().has_value(); }));
   REQUIRE(child.last_end() == bus::exit_status{});
   // "allowed" is not on its card, so nobody has asked for it.
   REQUIRE(child.relayed().refused_messages == 200);
@@ -242,13 +219,13 @@ TEST_CASE("statement 31: what a child attaches without leave is dropped, and cou
 
 TEST_CASE("statement 31: a child has no more topics than it may, and each one too many counts") {
   household one;
-  auto end = one.other.advertise<number>("end");
-  auto child = one.start(
-      "a child that publishes more topics than it may",
-      {.sandbox = bus::allow{.publish = {"many/*"}, .subscribe = {"end"}, .topics_max = 10}});
-  REQUIRE(one.turn([&] { return child.relayed().refused_topics == 90; }));
-  REQUIRE(one.turn([&] { return end.matched() == 1; }));
-  REQUIRE(end.publish(number{1}));
-  REQUIRE(one.turn([&] { return child.last_end().has_value(); }));
+  auto end = one.other.advertise<reading>("end");
+  auto child =
+      start(one, "a child that publishes more topics than it may",
+            {.sandbox = bus::allow{.publish = {"many/*"}, .subscribe = {"end"}, .topics_max = 10}});
+  REQUIRE(one.turn_both([&] { return child.relayed().refused_topics == 90; }));
+  REQUIRE(one.turn_both([&] { return end.matched() == 1; }));
+  REQUIRE(end.publish(reading{1}));
+  REQUIRE(one.turn_both([&] { return child.last_end().has_value(); }));
   REQUIRE(child.last_end() == bus::exit_status{});
 }

@@ -55,4 +55,37 @@ struct family {
   }
 };
 
+// A family, and somebody else in the parent's directory.
+struct household : family {
+  bus::node other;
+
+  household() : other(other_options()) {}
+  [[nodiscard]] bus::node_options other_options() const {
+    bus::node_options made = kin("other");
+    made.directory = scratch.path();
+    return made;
+  }
+  // Both turn until it is done, or the patience is over.
+  template <class Done>
+  [[nodiscard]] bool turn_both(Done&& done) {
+    const auto until = bus::deadline::after(patience);
+    while (!done()) {
+      if (until.passed()) return false;
+      parent.run_for(std::chrono::milliseconds(1));
+      other.run_for(std::chrono::milliseconds(1));
+    }
+    return true;
+  }
+};
+
+// What a child does that is to be killed: it publishes 1, 2, 3 ... and waits for whoever blocks.
+[[nodiscard]] inline bool count_for_ever(const std::string& topic) {
+  bus::node here(kin("child"));
+  auto numbers = here.advertise<reading>(topic);
+  if (!numbers.wait_matched(1, patience)) return false;
+  for (std::uint64_t i = 1;; ++i) {
+    if (!numbers.publish_wait(reading{i}, patience)) return false;
+  }
+}
+
 }  // namespace tests

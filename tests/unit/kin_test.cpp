@@ -40,10 +40,7 @@ TEST_CASE("a child that answers", "[.]") {
 }
 
 TEST_CASE("a child that counts until it is killed", "[.]") {
-  bus::node here(kin("child"));
-  auto numbers = here.advertise<reading>("numbers");
-  REQUIRE(numbers.wait_matched(1, patience));
-  for (std::uint64_t i = 1;; ++i) REQUIRE(numbers.publish_wait(reading{i}, patience));
+  REQUIRE(tests::count_for_ever("numbers"));
 }
 
 // Its second node, and its own child, find the descriptors' numbers in the environment, and are not

@@ -16,6 +16,7 @@
 
 using namespace std::chrono_literals;
 using tests::family;
+using tests::household;
 using tests::kin;
 using tests::patience;
 using tests::reading;
@@ -24,31 +25,11 @@ namespace {
 
 constexpr std::uint64_t many = 5'000;
 
-struct household : family {
-  bus::node other;  // somebody else in the parent's directory
-
-  household() : other(other_options()) {}
-  [[nodiscard]] bus::node_options other_options() const {
-    bus::node_options made = kin("other");
-    made.directory = scratch.path();
-    return made;
-  }
-  [[nodiscard]] bus::child lock_in(const std::string& hidden_case, bus::allow rights,
-                                   bus::restart when = bus::restart::never) {
-    return start(hidden_case, {.restarts = when, .sandbox = std::move(rights)});
-  }
-  // Both turn until it is done, or the patience is over.
-  template <class Done>
-  [[nodiscard]] bool turn_both(Done&& done) {
-    const auto until = bus::deadline::after(patience);
-    while (!done()) {
-      if (until.passed()) return false;
-      parent.run_for(1ms);
-      other.run_for(1ms);
-    }
-    return true;
-  }
-};
+// A child that is locked in.
+bus::child lock_in(household& with, const std::string& hidden_case, bus::allow rights,
+                   bus::restart when = bus::restart::never) {
+  return with.start(hidden_case, {.restarts = when, .sandbox = std::move(rights)});
+}
 
 bool says(const bus::explanation& told, const std::string& words) {
   return to_text(told).find(words) != std::string::npos;
@@ -65,10 +46,7 @@ TEST_CASE("a locked-in child that publishes", "[.]") {
 }
 
 TEST_CASE("a locked-in child that counts until it is killed", "[.]") {
-  bus::node here(kin("child"));
-  auto out = here.advertise<reading>("allowed/numbers");
-  REQUIRE(out.wait_matched(1, patience));
-  for (std::uint64_t i = 1;; ++i) REQUIRE(out.publish_wait(reading{i}, patience));
+  REQUIRE(tests::count_for_ever("allowed/numbers"));
 }
 
 TEST_CASE("a locked-in child that sends back all it hears", "[.]") {
@@ -110,7 +88,7 @@ TEST_CASE("a locked-in child that wants more than it may", "[.]") {
 TEST_CASE("what a locked-in child publishes is heard in its parent's directory, and names it") {
   household one;
   auto numbers = one.other.subscribe<reading>("allowed/*", {.when_full = bus::drop::none});
-  auto child = one.lock_in("a locked-in child that publishes", {.publish = {"allowed/**"}});
+  auto child = lock_in(one, "a locked-in child that publishes", {.publish = {"allowed/**"}});
   std::uint64_t last = 0;
   bool is_named = false;
   REQUIRE(one.turn_both([&] {
@@ -141,8 +119,8 @@ TEST_CASE("a locked-in child hears exactly what it may, from whoever publishes i
   auto own = one.parent.advertise<reading>("allowed/b");
   auto secret = one.other.advertise<reading>("secret");
   auto echo = one.other.subscribe<reading>("echo", {.when_full = bus::drop::none});
-  auto child = one.lock_in("a locked-in child that sends back all it hears",
-                           {.publish = {"echo"}, .subscribe = {"allowed/*"}});
+  auto child = lock_in(one, "a locked-in child that sends back all it hears",
+                       {.publish = {"echo"}, .subscribe = {"allowed/*"}});
   REQUIRE(one.turn_both(
       [&] { return allowed.matched() == 1 && own.matched() == 1 && echo.matched() == 1; }));
   REQUIRE(secret.matched() == 0);
@@ -175,8 +153,8 @@ TEST_CASE("what a locked-in child may not is refused, counted, and explained on 
   auto all = one.other.subscribe<reading>("**");
   auto secret = one.other.advertise<reading>("secret/more");
   auto end = one.other.advertise<reading>("end");
-  auto child = one.lock_in("a locked-in child that wants more than it may",
-                           {.publish = {"allowed/**"}, .subscribe = {"end"}});
+  auto child = lock_in(one, "a locked-in child that wants more than it may",
+                       {.publish = {"allowed/**"}, .subscribe = {"end"}});
   std::vector<std::uint64_t> came;
   REQUIRE(one.turn_both([&] {
     static_cast<void>(secret.publish(reading{7}));
@@ -208,8 +186,8 @@ TEST_CASE(
     "what a killed locked-in child had published is cut for whoever subscribes, and counted") {
   household one;
   auto numbers = one.other.subscribe<reading>("allowed/*", {.when_full = bus::drop::none});
-  auto child = one.lock_in("a locked-in child that counts until it is killed",
-                           {.publish = {"allowed/*"}}, bus::restart::on_failure);
+  auto child = lock_in(one, "a locked-in child that counts until it is killed",
+                       {.publish = {"allowed/*"}}, bus::restart::on_failure);
   std::uint64_t taken = 0;
   for (const std::uint64_t life : {0UL, 1UL, 2UL}) {
     std::uint64_t last = 0;
@@ -242,7 +220,7 @@ TEST_CASE("a subscriber that makes no room blocks a locked-in child's publisher"
   household one;
   auto numbers = one.other.subscribe<reading>(
       "allowed/*", {.depth = 8, .when_full = bus::drop::none, .block_for = 1h});
-  auto child = one.lock_in("a locked-in child that publishes", {.publish = {"allowed/**"}});
+  auto child = lock_in(one, "a locked-in child that publishes", {.publish = {"allowed/**"}});
   REQUIRE(one.turn_both([&] { return numbers.accounts().queued >= 8; }));
   // What is between them is bounded, so the child cannot end.
   std::uint64_t before = 0;
