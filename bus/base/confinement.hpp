@@ -27,8 +27,9 @@ enum class wall : std::uint8_t {
 };
 inline constexpr std::size_t wall_count = 8;
 
-// What a locked-in child may still reach beside the descriptors that it was given. Paths are as we
-// see them, relative ones to our working directory; links on their way are followed now.
+// What a locked-in child may still reach beside the descriptors that it was given (a directory
+// among these leads to what is in it, so better give none). Paths are as we see them, relative ones
+// to our working directory; links on their way are followed now.
 struct confinement {
   // Files and trees that it may read and run. It always has its program, what the system brings
   // (/usr, /bin, /lib, what libc reads of /etc), a few harmless devices, /proc/self (that of the

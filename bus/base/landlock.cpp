@@ -76,19 +76,24 @@ result<landlock_rules> landlock_rules::make() {
 }
 
 int landlock_rules::allow(const char* path, reach how) noexcept {
-  // Not open(3), which libc lets other threads cancel.
-  const fd place(static_cast<int>(::syscall(SYS_openat, AT_FDCWD, path, O_PATH | O_CLOEXEC)));
-  if (!place) return errno;
+  // Not open(3) and close(3): libc lets other threads cancel these.
+  const int place = static_cast<int>(::syscall(SYS_openat, AT_FDCWD, path, O_PATH | O_CLOEXEC));
+  if (place < 0) return errno;
+  int failed = 0;
   struct stat about {};
-  if (::fstat(place.get(), &about) != 0) return errno;
-  landlock_path_beneath_attr beneath{};
-  beneath.allowed_access = rights_of(how) & all_rights(abi_);
-  if (!S_ISDIR(about.st_mode)) beneath.allowed_access &= rights_of_files;
-  beneath.parent_fd = place.get();
-  return ::syscall(SYS_landlock_add_rule, rules_.get(), LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) ==
-                 0
-             ? 0
-             : errno;
+  if (::fstat(place, &about) == 0) {
+    landlock_path_beneath_attr beneath{};
+    beneath.allowed_access = rights_of(how) & all_rights(abi_);
+    if (!S_ISDIR(about.st_mode)) beneath.allowed_access &= rights_of_files;
+    beneath.parent_fd = place;
+    if (::syscall(SYS_landlock_add_rule, rules_.get(), LANDLOCK_RULE_PATH_BENEATH, &beneath, 0)) {
+      failed = errno;
+    }
+  } else {
+    failed = errno;
+  }
+  ::syscall(SYS_close, place);
+  return failed;
 }
 
 int landlock_rules::apply() noexcept {

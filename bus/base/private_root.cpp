@@ -76,7 +76,8 @@ int place_tree(int tree, const char* place) noexcept {
 }  // namespace
 
 private_root::private_root(const visible_files& visible)
-    : has_scratch_(!visible.covers(scratch_path)), has_proc_(!visible.covers("/proc")) {
+    : has_scratch_(!visible.covers(scratch_path)),
+      has_proc_(!visible.covers("/proc") && ::access("/proc/self", F_OK) == 0) {
   std::error_code nowhere;
   directory_ = std::filesystem::current_path(nowhere).string();
   if (has_scratch_) {

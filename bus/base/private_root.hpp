@@ -18,9 +18,8 @@ class private_root {
   // In the child: moves it to a mount namespace of its own, in which it sees these files alone. An
   // errno, or 0. After an error it sees the same files as before.
   [[nodiscard]] int enter() noexcept;
-  // Whether it has a scratch_path of its own, and a /proc.
+  // Whether it has a scratch_path of its own then.
   [[nodiscard]] bool has_scratch() const noexcept { return has_scratch_; }
-  [[nodiscard]] bool has_proc() const noexcept { return has_proc_; }
 
  private:
   // What has its place in the new root.

@@ -154,6 +154,7 @@ result<visible_files> visible_files::of(const confinement& allowed) {
 }
 
 result<std::string> visible_files::add_program(const std::string& name) {
+  if (name.empty()) return unexpected(system_error_of(ENOENT));
   auto path = name.find('/') == std::string::npos ? found_in_path(name) : absolute(name);
   if (!path) return path;
   // What /proc shows of us, it would not show of the child.

@@ -1,13 +1,12 @@
 #include "tests/unit/escapes.hpp"
 
-#include <algorithm>
+#include "bus/base/fd.hpp"
+
 #include <cerrno>
 #include <climits>
 #include <csignal>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <stdexcept>
 
 #include <fcntl.h>
 #include <linux/io_uring.h>
@@ -18,11 +17,9 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/shm.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -53,9 +50,6 @@ int open_for(const std::string& path, int flags) {
   return error_unless(fd(::open(path.c_str(), flags | O_CLOEXEC, 0600)).get() >= 0);
 }
 
-// Ours, in a signal each: the parent counts them.
-int number_of(int which) { return SIGRTMIN + which; }
-
 template <class Address>
 int send_to(int family, int type, const Address& address, std::size_t size) {
   const fd socket(::socket(family, type | SOCK_CLOEXEC, 0));
@@ -66,29 +60,6 @@ int send_to(int family, int type, const Address& address, std::size_t size) {
                         1);
   }
   return error_unless(::connect(socket.get(), where, static_cast<socklen_t>(size)) == 0);
-}
-
-sockaddr_un by_path(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  path.copy(address.sun_path, sizeof address.sun_path - 1);
-  return address;
-}
-
-// Its name begins with a zero, and has a length instead of an end.
-std::size_t abstract(const char* name, sockaddr_un& address) {
-  address = {};
-  address.sun_family = AF_UNIX;
-  std::strncpy(address.sun_path + 1, name, sizeof address.sun_path - 2);
-  return offsetof(sockaddr_un, sun_path) + 1 + std::strlen(name);
-}
-
-sockaddr_in loopback(in_port_t port) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = port;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return address;
 }
 
 siginfo_t queued(int number) {
@@ -169,12 +140,12 @@ const std::vector<attempt> files = {
 const std::vector<attempt> network = {
     {"connect to a socket by path", way::network, true,
      [](auto& at) {
-       const sockaddr_un address = by_path(in(at, "stream"));
+       const sockaddr_un address = address_of(in(at, "stream"));
        return send_to(AF_UNIX, SOCK_STREAM, address, sizeof address);
      }},
     {"send to a socket by path", way::network, true,
      [](auto& at) {
-       const sockaddr_un address = by_path(in(at, "datagrams"));
+       const sockaddr_un address = address_of(in(at, "datagrams"));
        return send_to(AF_UNIX, SOCK_DGRAM, address, sizeof address);
      }},
     {"send to a socket by path, from a pair", way::network, true,
@@ -183,7 +154,7 @@ const std::vector<attempt> network = {
        if (::socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, pair.data()) != 0) return errno;
        const fd one(pair[0]);
        const fd other(pair[1]);
-       sockaddr_un address = by_path(in(at, "datagrams"));
+       sockaddr_un address = address_of(in(at, "datagrams"));
        iovec byte{.iov_base = address.sun_path, .iov_len = 1};
        msghdr message{};
        message.msg_name = &address;
@@ -195,38 +166,39 @@ const std::vector<attempt> network = {
     {"connect to an abstract socket", way::network, true,
      [](auto& at) {
        sockaddr_un address{};
-       const std::size_t size = abstract(at.abstract.data(), address);
+       const std::size_t size = abstract_address(at.abstract.data(), address);
        return send_to(AF_UNIX, SOCK_STREAM, address, size);
      }},
     {"connect by TCP", way::network, true,
      [](auto& at) {
-       const sockaddr_in address = loopback(at.tcp);
+       const sockaddr_in address = loopback_address(at.tcp);
        return send_to(AF_INET, SOCK_STREAM, address, sizeof address);
      }},
     {"send by UDP", way::network, true,
      [](auto& at) {
-       const sockaddr_in address = loopback(at.udp);
+       const sockaddr_in address = loopback_address(at.udp);
        return send_to(AF_INET, SOCK_DGRAM, address, sizeof address);
      }},
 };
 
 const std::vector<attempt> processes = {
     {"kill", way::processes, true,
-     [](auto& at) { return error_unless(::kill(at.parent, number_of(0)) == 0); }},
+     [](auto& at) { return error_unless(::kill(at.parent, signal_number(0)) == 0); }},
     {"tgkill", way::processes, true,
      [](auto& at) {
-       return error_unless(::syscall(SYS_tgkill, at.parent, at.parent, number_of(1)) == 0);
+       return error_unless(::syscall(SYS_tgkill, at.parent, at.parent, signal_number(1)) == 0);
      }},
     {"rt_sigqueueinfo", way::processes, true,
      [](auto& at) {
-       const siginfo_t about = queued(number_of(2));
-       return error_unless(::syscall(SYS_rt_sigqueueinfo, at.parent, number_of(2), &about) == 0);
+       const siginfo_t about = queued(signal_number(2));
+       return error_unless(::syscall(SYS_rt_sigqueueinfo, at.parent, signal_number(2), &about) ==
+                           0);
      }},
     {"pidfd_send_signal", way::processes, true,
      [](auto& at) {
        const fd handle(static_cast<int>(::syscall(SYS_pidfd_open, at.parent, 0)));
        return error_unless(
-           ::syscall(SYS_pidfd_send_signal, handle.get(), number_of(3), nullptr, 0) == 0);
+           ::syscall(SYS_pidfd_send_signal, handle.get(), signal_number(3), nullptr, 0) == 0);
      }},
     {"trace", way::processes, false,
      [](auto& at) { return error_unless(::ptrace(PTRACE_SEIZE, at.parent, nullptr, 0) == 0); }},
@@ -327,7 +299,7 @@ void signal_through_a_pipe(const target_layout& at) {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0) return;
   ::fcntl(ends[0], F_SETOWN, at.parent);
-  ::fcntl(ends[0], F_SETSIG, number_of(4));
+  ::fcntl(ends[0], F_SETSIG, signal_number(4));
   ::fcntl(ends[0], F_SETFL, O_ASYNC | O_NONBLOCK);
   static_cast<void>(::write(ends[1], "x", 1) == 1);
   for (const int one : ends) ::close(one);
@@ -346,6 +318,30 @@ const std::vector<attempt>& attempts() {
   return all;
 }
 
+int signal_number(int which) { return SIGRTMIN + which; }
+
+sockaddr_un address_of(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  return address;
+}
+
+std::size_t abstract_address(const char* name, sockaddr_un& address) {
+  address = {};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path + 1, name, sizeof address.sun_path - 2);
+  return offsetof(sockaddr_un, sun_path) + 1 + std::strlen(name);
+}
+
+sockaddr_in loopback_address(in_port_t port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = port;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  return address;
+}
+
 void try_all() {
   target_layout at{};
   if (::pread(target_fd, &at, sizeof at, 0) != sizeof at) ::_exit(3);
@@ -357,95 +353,6 @@ void try_all() {
   if (::write(results_fd, said.data(), said.size()) != static_cast<ssize_t>(said.size())) {
     ::_exit(4);
   }
-}
-
-target::target() {
-  directory_ = "/tmp/omnibus-escapes-XXXXXX";
-  if (!::mkdtemp(directory_.data())) throw std::runtime_error("no scratch directory");
-  directory_.copy(layout_.directory.data(), layout_.directory.size() - 1);
-  layout_.parent = ::getpid();
-  layout_.secret_at = reinterpret_cast<std::uint64_t>(secret_.data());
-  layout_.shared_memory = ::shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0600);
-  ::mkdir((directory_ + "/mounted").c_str(), 0700);
-  listen();
-  open_terminal();
-  sigset_t ours;
-  ::sigemptyset(&ours);
-  for (int i = 0; i < 5; ++i) ::sigaddset(&ours, number_of(i));
-  ::pthread_sigmask(SIG_BLOCK, &ours, nullptr);
-  signals_ = fd(::signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK));
-  told_ = fd(::memfd_create("target", MFD_CLOEXEC));
-  const target_layout whole = layout_;
-  if (::pwrite(told_.get(), &whole, sizeof whole, 0) != sizeof whole) {
-    throw std::runtime_error("no target");
-  }
-  restore();
-}
-
-target::~target() {
-  ::shmctl(layout_.shared_memory, IPC_RMID, nullptr);
-  for (const char* name : {"secret", "victim", "moved", "away", "empty", "made", "linked",
-                           "pointer", "stream", "datagrams"}) {
-    ::unlink((directory_ + "/" + name).c_str());
-  }
-  for (const char* name : {"/room", "/mounted", ""}) ::rmdir((directory_ + name).c_str());
-}
-
-void target::restore() {
-  for (const char* name : {"made", "linked", "pointer", "away"}) {
-    ::unlink((directory_ + "/" + name).c_str());
-  }
-  ::rmdir((directory_ + "/room").c_str());
-  for (const char* name : {"secret", "victim", "moved", "empty"}) {
-    const std::string path = directory_ + "/" + name;
-    const fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
-    if (::pwrite(file.get(), "s", 1, 0) != 1) throw std::runtime_error("cannot write " + path);
-  }
-  static_cast<void>(signals_received());
-}
-
-int target::signals_received() {
-  int count = 0;
-  signalfd_siginfo one{};
-  while (::read(signals_.get(), &one, sizeof one) == sizeof one) ++count;
-  return count;
-}
-
-void target::listen() {
-  const auto add = [&](int family, int type, const auto& address, std::size_t size) {
-    fd socket(::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    const auto* where = reinterpret_cast<const sockaddr*>(&address);
-    if (::bind(socket.get(), where, static_cast<socklen_t>(size)) != 0 ||
-        (type == SOCK_STREAM && ::listen(socket.get(), 64) != 0)) {
-      throw std::runtime_error("cannot listen");
-    }
-    sockaddr_in bound{};
-    socklen_t room = sizeof bound;
-    ::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound), &room);
-    sockets_.push_back(std::move(socket));
-    return bound.sin_port;
-  };
-  sockaddr_un address = by_path(directory_ + "/stream");
-  add(AF_UNIX, SOCK_STREAM, address, sizeof address);
-  address = by_path(directory_ + "/datagrams");
-  add(AF_UNIX, SOCK_DGRAM, address, sizeof address);
-  const std::string name = "omnibus-escapes-" + std::to_string(::getpid());
-  name.copy(layout_.abstract.data(), layout_.abstract.size() - 1);
-  const std::size_t size = abstract(name.c_str(), address);
-  add(AF_UNIX, SOCK_STREAM, address, size);
-  layout_.tcp = add(AF_INET, SOCK_STREAM, loopback(0), sizeof(sockaddr_in));
-  layout_.udp = add(AF_INET, SOCK_DGRAM, loopback(0), sizeof(sockaddr_in));
-}
-
-void target::open_terminal() {
-  terminal_master_ = fd(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
-  std::array<char, 64> name{};
-  if (!terminal_master_ || ::grantpt(terminal_master_.get()) != 0 ||
-      ::unlockpt(terminal_master_.get()) != 0 ||
-      ::ptsname_r(terminal_master_.get(), name.data(), name.size()) != 0) {
-    throw std::runtime_error("no terminal");
-  }
-  terminal_ = fd(::open(name.data(), O_RDWR | O_NOCTTY | O_CLOEXEC));
 }
 
 }  // namespace tests

@@ -3,18 +3,16 @@
 // would succeed is shown by the same child when it is not locked in.
 #pragma once
 
-#include "bus/base/fd.hpp"
-#include "bus/base/result.hpp"
-
 #include <array>
+#include <cstddef>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <netinet/in.h>
 #include <sys/types.h>
+#include <sys/un.h>
 
 namespace tests {
 
@@ -54,34 +52,13 @@ inline constexpr int target_fd = 7;
 // In the child: tries all, and writes a line for each.
 void try_all();
 
-// The parent's side: everything that is tried for is there while this is.
-class target {
- public:
-  target();
-  ~target();
-  target(const target&) = delete;
-  target& operator=(const target&) = delete;
+// Signals of ours, one for each way to send some: the parent counts them.
+inline constexpr int signals_max = 5;
+[[nodiscard]] int signal_number(int which);
 
-  [[nodiscard]] const std::string& directory() const noexcept { return directory_; }
-  [[nodiscard]] int told() const noexcept { return told_.get(); }
-  [[nodiscard]] int terminal() const noexcept { return terminal_.get(); }
-  // Puts everything in its place again.
-  void restore();
-  // How many signals of the attempts have come since the last call.
-  [[nodiscard]] int signals_received();
-
- private:
-  void listen();
-  void open_terminal();
-
-  std::string directory_;
-  std::string secret_ = "nobody's business";
-  target_layout layout_{};
-  bus::fd told_;
-  bus::fd terminal_;
-  bus::fd terminal_master_;
-  bus::fd signals_;
-  std::vector<bus::fd> sockets_;
-};
+[[nodiscard]] sockaddr_un address_of(const std::string& path);
+// Its name begins with a zero, and has a length instead of an end: that of the address.
+[[nodiscard]] std::size_t abstract_address(const char* name, sockaddr_un& address);
+[[nodiscard]] sockaddr_in loopback_address(in_port_t port);
 
 }  // namespace tests
