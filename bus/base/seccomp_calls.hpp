@@ -48,7 +48,7 @@ inline constexpr std::array always = {
     "getegid32", "geteuid", "geteuid32", "getgid", "getgid32", "getgroups", "getgroups32",
     "getpgid", "getpgrp", "getpid", "getppid", "getpriority", "getrandom", "getresgid",
     "getresgid32", "getresuid", "getresuid32", "getrlimit", "ugetrlimit", "getrusage", "getsid",
-    "gettid", "getuid", "getuid32", "ioprio_get", "pidfd_open", "prctl", "rseq",
+    "gettid", "getuid", "getuid32", "ioprio_get", "pidfd_send_signal", "prctl", "rseq",
     "sched_get_priority_max", "sched_get_priority_min", "sched_getaffinity", "sched_getattr",
     "sched_getparam", "sched_getscheduler", "sched_rr_get_interval", "sched_rr_get_interval_time64",
     "sched_yield", "set_robust_list", "set_thread_area", "set_tid_address", "setfsgid", "setfsuid",
@@ -68,9 +68,10 @@ inline constexpr std::array of_extended_attributes = {
     "fremovexattr", "fsetxattr",    "getxattr",  "lgetxattr",   "listxattr",
     "llistxattr",   "lremovexattr", "lsetxattr", "removexattr", "setxattr"};
 
-// If signals are scoped; else to itself alone, which is the first argument (a pidfd is not).
-inline constexpr std::array of_signals = {"kill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "tgkill",
-                                          "tkill"};
+// If signals are scoped; else to itself alone, which is the first argument. Handles of processes it
+// has then of itself and of those that it starts, so that it may signal these by them.
+inline constexpr std::array of_signals = {
+    "kill", "pidfd_open", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "tgkill", "tkill"};
 
 // With the caller as the first argument: 0, or its number.
 inline constexpr std::array of_itself = {"prlimit64", "sched_setaffinity", "sched_setattr",

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <utility>
 
 #include <fcntl.h>
 #include <linux/sched.h>
@@ -30,6 +31,10 @@ constexpr std::uint32_t the_child = 0x7e11'0c4d;
 // The kernel reads the lower half of such an argument.
 constexpr std::uint64_t as_int = 0xffff'ffff;
 constexpr std::uint64_t kind_of_ioctl = 0xff00;
+
+// Of Linux 6.5.
+constexpr std::uint64_t so_passpidfd = 76;
+constexpr std::uint64_t so_peerpidfd = 77;
 
 // From the first on new calls have the same number everywhere. Those that libseccomp does not know
 // yet are refused as if the kernel did not either, so that libc does without; and so are as many as
@@ -133,7 +138,6 @@ result<std::vector<sock_filter>> allowing(const filter_needs& needs) {
     }
   } else {
     filter.add_all(SCMP_ACT_ALLOW, calls::of_signals);
-    filter.add(SCMP_ACT_ALLOW, "pidfd_send_signal");
   }
   allow_to_itself(filter);
   allow_certain(filter);
@@ -164,6 +168,11 @@ result<std::vector<sock_filter>> refusing(const filter_needs& needs) {
     refuse_ioctl(SIOCSPGRP);
     refuse_fcntl(F_SETOWN);
     refuse_fcntl(F_SETOWN_EX);
+    // A socket that it was given knows who made it.
+    for (const auto& [name, option] :
+         {std::pair("getsockopt", so_peerpidfd), std::pair("setsockopt", so_passpidfd)}) {
+      filter.add(SCMP_ACT_ERRNO(EPERM), name, is(1, as_int, SOL_SOCKET), is(2, as_int, option));
+    }
   }
   if (needs.sees_all_paths) {
     // Those of file systems: 'f' (flags, encryption), 'X' and btrfs's change what is only read.

@@ -21,8 +21,8 @@ struct filter_needs {
   // No mount namespace: all paths lead somewhere, and Landlock knows only those that are opened. So
   // owners, modes, times and attributes of files cannot be changed.
   bool sees_all_paths = true;
-  // No scope of signals (Landlock, ABI 6): a process signals itself alone. What it starts cannot
-  // even do that, since the filter knows one process only.
+  // No scope of signals (Landlock, ABI 6): the child signals itself and, by their handles, those
+  // that it starts. These cannot even signal themselves, since the filter knows one process only.
   bool signals_all = true;
 };
 

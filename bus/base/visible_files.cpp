@@ -2,13 +2,13 @@
 
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <cstdlib>
 #include <filesystem>
 #include <utility>
 #include <vector>
 
 #include <fcntl.h>
-#include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -95,7 +95,8 @@ result<std::string> visible_files::follow(const std::string& path) {
       real.erase(real.empty() ? 0 : real.rfind('/'));
       continue;
     }
-    const std::string next = real + "/" + name;
+    std::string next = real;
+    next.append("/").append(name);
     struct stat about {};
     if (::lstat(next.c_str(), &about) != 0) return unexpected(last_error());
     if (!S_ISLNK(about.st_mode)) {

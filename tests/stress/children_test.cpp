@@ -8,7 +8,9 @@
 #include <csignal>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <iterator>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -29,10 +31,12 @@ bool has_children() {
 }
 
 // How many of `cycles` went as they should: a program that runs until it is killed.
-std::uint64_t start_and_kill(std::uint64_t cycles, bool is_bound) {
+std::uint64_t start_and_kill(std::uint64_t cycles, bool is_bound,
+                             const std::optional<bus::confinement>& confined = {}) {
   std::uint64_t good = 0;
   for (std::uint64_t i = 0; i < cycles; ++i) {
-    auto child = bus::child_process::start({.command = {"sleep", "1000"}, .is_bound = is_bound});
+    auto child = bus::child_process::start(
+        {.command = {"sleep", "1000"}, .is_bound = is_bound, .confined = confined});
     if (!child || child->poll() || !child->signal(SIGKILL)) continue;
     good += child->wait() == bus::exit_status{.signal = SIGKILL} ? 1 : 0;
   }
@@ -52,6 +56,29 @@ TEST_CASE("of 10,000 children that are started and killed, no descriptor and no 
        [&] { good += start_and_kill(each, false); }, [&] { good += start_and_kill(each, false); }});
   CHECK(good == 4 * each);
   CHECK(descriptors() == before);
+  CHECK_FALSE(has_children());
+}
+
+TEST_CASE("of 1,000 children that are locked in, no descriptor, mount and process is left") {
+  const auto mounts = [] {
+    std::ifstream file("/proc/self/mountinfo");
+    return std::count(std::istreambuf_iterator<char>(file), {}, '\n');
+  };
+  const bus::confinement usual;
+  // As root it is another mount namespace of the same user then.
+  const bus::confinement ours{.without = {bus::wall::user_namespace}};
+  REQUIRE(start_and_kill(1, true, usual) == 1);
+  const auto descriptors_before = descriptors();
+  const auto mounts_before = mounts();
+  const std::uint64_t each = contract::times(1'000) / 4;
+  std::atomic<std::uint64_t> good = 0;
+  contract::together({[&] { good += start_and_kill(each, true, usual); },
+                      [&] { good += start_and_kill(each, false, usual); },
+                      [&] { good += start_and_kill(each, false, ours); },
+                      [&] { good += start_and_kill(each, false, usual); }});
+  CHECK(good == 4 * each);
+  CHECK(descriptors() == descriptors_before);
+  CHECK(mounts() == mounts_before);
   CHECK_FALSE(has_children());
 }
 

@@ -42,7 +42,7 @@ class public_place {
   public_place& operator=(const public_place&) = delete;
 
   [[nodiscard]] std::string copy_of(const std::string& program, mode_t mode) const {
-    const std::string copy = path_ + "/" + std::filesystem::canonical(program).filename().string();
+    std::string copy = path_ + "/" + std::filesystem::canonical(program).filename().string();
     std::filesystem::copy_file(program, copy);
     REQUIRE(::chmod(copy.c_str(), mode) == 0);
     return copy;

@@ -12,7 +12,6 @@
 #include <linux/io_uring.h>
 #include <linux/keyctl.h>
 #include <sched.h>
-#include <stddef.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
