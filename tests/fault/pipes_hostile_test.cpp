@@ -219,6 +219,23 @@ TEST_CASE("a credit that is returned twice ends the link, and what it held comes
   CHECK(one.is_unharmed());
 }
 
+TEST_CASE("a credit that comes back before its message has left ends the link") {
+  stage one;
+  one.say_hello();
+  REQUIRE(pump_until(one.both(), [&] { return one.way().state() == bus::link_state::open; }));
+  // No more than the first one fits.
+  REQUIRE(::fcntl(one.liar.in.get(), F_SETPIPE_SZ, 4096) == 4096);
+  const auto mine = one.victim.make_many(1, 3, 3000);
+  REQUIRE(*one.way().send(mine) == 3);
+  const auto credit = GENERATE(1U, 2U);  // that of the message under way, of one that waits
+  one.say(bytes_of(head_of(word::release, 1)));
+  one.say(bytes_of(bus::credit_run{credit, 1}));
+  CHECK(one.verdict() == bus::errc::bad_message);
+  CHECK(one.way().unsettled() == 0);
+  CHECK((mine[0].unique() && mine[1].unique() && mine[2].unique()));
+  CHECK(one.is_unharmed());
+}
+
 TEST_CASE("ways that begin and end faster than anybody looks are all told, in order") {
   constexpr std::uint32_t ways = 100;
   stage one(128);

@@ -176,7 +176,7 @@ void cable::arrived(bus::loan payload, const bus::frame& head, std::uint32_t cre
 
 bus::result<void> cable::released(bus::credit_run run) {
   if (run.first >= owners_.size() || run.count > owners_.size() - run.first ||
-      !outflow_.purse().take_back(run)) {
+      !outflow_.has_left(run) || !outflow_.purse().take_back(run)) {
     return bus::unexpected(bus::errc::bad_message);
   }
   for (std::uint32_t credit = run.first; credit < run.first + run.count; ++credit) {

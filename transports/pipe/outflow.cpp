@@ -52,6 +52,7 @@ void outflow::say(std::span<const std::byte> hello) { append(said_, hello); }
 
 void outflow::open(std::uint32_t depth, std::uint64_t bytes_max) {
   purse_.fill(depth, bytes_max);
+  is_queued_.assign(depth, false);
   if (lends_pages_) heads_.resize(depth);
 }
 
@@ -59,7 +60,13 @@ std::uint32_t outflow::queue(const bus::sample& one) {
   const std::uint32_t credit = purse_.next();
   purse_.occupy(one);
   queue_.push_back(credit);
+  is_queued_[credit] = true;
   return credit;
+}
+
+bool outflow::has_left(bus::credit_run run) const noexcept {
+  const auto first = is_queued_.begin() + run.first;
+  return std::find(first, first + run.count, true) == first + run.count;
 }
 
 void outflow::queue_bye() {
@@ -146,7 +153,11 @@ void outflow::advance(std::size_t bytes) noexcept {
   at_ += bytes;
   while (!queue_.empty() && at_ >= bytes_of_entry(queue_.front())) {
     at_ -= bytes_of_entry(queue_.front());
-    if (queue_.front() == bye_entry) --byes_;
+    if (queue_.front() == bye_entry) {
+      --byes_;
+    } else {
+      is_queued_[queue_.front()] = false;
+    }
     queue_.pop_front();
   }
 }

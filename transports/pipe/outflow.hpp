@@ -39,6 +39,9 @@ class outflow {
   [[nodiscard]] bus::result<bool> flush(ends& to, bus::tab& owed, bool report);
   // Whether all was written.
   [[nodiscard]] bool is_idle() const noexcept { return said_.empty() && queue_.empty(); }
+  // Whether all messages of `run` were written to their ends, and so may be let go of. Requires:
+  // its credits are the peer's.
+  [[nodiscard]] bool has_left(bus::credit_run run) const noexcept;
   // Byes that are queued.
   [[nodiscard]] std::size_t byes() const noexcept { return byes_; }
 
@@ -68,6 +71,7 @@ class outflow {
   std::vector<std::byte> said_;  // goes before the queue; at most the hello, or one release
   std::size_t said_at_ = 0;
   std::deque<std::uint32_t> queue_;  // credits, and byes
+  std::vector<bool> is_queued_;      // by credit
   std::uint64_t at_ = 0;             // bytes of the first entry that were written
   std::size_t byes_ = 0;
   bool lends_pages_;
