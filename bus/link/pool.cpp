@@ -15,10 +15,14 @@ namespace {
 
 constexpr std::size_t header_bytes = 128;  // the cell and the frame, each in whole cache lines
 static_assert(header_bytes % payload_align == 0);
+// Larger pages are several of these.
+constexpr std::size_t page_bytes = 4096;
 
 }  // namespace
 
-pool::owner pool::make(std::uint64_t bytes_max) { return owner(new pool(bytes_max)); }
+pool::owner pool::make(std::uint64_t bytes_max, start payloads) {
+  return owner(new pool(bytes_max, payloads));
+}
 
 pool::~pool() {
   collect();
@@ -29,11 +33,16 @@ void pool::close() noexcept {
   if (users_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
 }
 
-void pool::free_list(cell* first) noexcept {
+std::size_t pool::bytes_before(std::uint64_t capacity) const noexcept {
+  return payloads_ == start::page && capacity >= page_bytes ? page_bytes : header_bytes;
+}
+
+void pool::free_list(cell* first) const noexcept {
   while (first) {
     cell* const next = first->next;
+    void* const at = first->payload - bytes_before(first->capacity);
     first->~cell();
-    std::free(first);
+    std::free(at);
     first = next;
   }
 }
@@ -64,11 +73,14 @@ pool::cell* pool::allocate(unsigned size_class) noexcept {
   static_assert(sizeof(cell) + sizeof(frame) <= header_bytes);
   if (bytes_ + capacity > bytes_max_) trim();
   if (bytes_ + capacity > bytes_max_) return nullptr;
-  void* const at = std::aligned_alloc(payload_align, header_bytes + capacity);
+  const std::size_t before = bytes_before(capacity);
+  const std::size_t alignment = before == page_bytes ? page_bytes : payload_align;
+  void* const at = std::aligned_alloc(alignment, before + capacity);
   if (!at) return nullptr;
-  cell* const made = new (at) cell;
+  std::byte* const payload = static_cast<std::byte*>(at) + before;
+  cell* const made = new (payload - header_bytes) cell;
   made->home = this;
-  made->payload = static_cast<std::byte*>(at) + header_bytes;
+  made->payload = payload;
   made->capacity = capacity;
   made->size_class = size_class;
   bytes_ += capacity;

@@ -23,8 +23,12 @@ class pool final : public lender {
   // Closing the owner lets blocks that are still out come home first.
   using owner = std::unique_ptr<pool, closer>;
 
+  // Where payloads begin: in a cache line of their own, or those of a page and more in a page, for
+  // a kernel that is lent them page by page. That costs a page for each block.
+  enum class start : std::uint8_t { line, page };
+
   // `bytes_max`: payload capacity that may be allocated at once, lent or cached.
-  [[nodiscard]] static owner make(std::uint64_t bytes_max);
+  [[nodiscard]] static owner make(std::uint64_t bytes_max, start payloads = start::line);
 
   // The node's thread only. Errors: too_big (larger than the cap), no_memory (the cap is reached).
   [[nodiscard]] result<loan> lend(std::uint64_t bytes) noexcept;
@@ -39,15 +43,19 @@ class pool final : public lender {
   static constexpr unsigned smallest_log2 = 8;  // 256 bytes: room for most control messages
   static constexpr unsigned classes = 40;       // up to 2^47 bytes, beyond any cap
 
-  explicit pool(std::uint64_t bytes_max) noexcept : bytes_max_(bytes_max) {}
+  pool(std::uint64_t bytes_max, start payloads) noexcept
+      : bytes_max_(bytes_max), payloads_(payloads) {}
   ~pool();
   void close() noexcept;
   void collect() noexcept;
   void trim() noexcept;
   cell* allocate(unsigned size_class) noexcept;
-  static void free_list(cell* first) noexcept;
+  // From the beginning of a block's memory to its payload.
+  [[nodiscard]] std::size_t bytes_before(std::uint64_t capacity) const noexcept;
+  void free_list(cell* first) const noexcept;
 
   std::uint64_t bytes_max_;
+  start payloads_;
   std::uint64_t bytes_ = 0;
   std::array<cell*, classes> free_{};
   alignas(64) std::atomic<cell*> returned_{nullptr};

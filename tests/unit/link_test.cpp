@@ -92,6 +92,18 @@ TEST_CASE("a pool lends nothing beyond its cap, and lends again when blocks come
   REQUIRE(pool->bytes() <= 4096);
 }
 
+TEST_CASE("payloads of a page and more begin in a page where that was asked for") {
+  auto pool = bus::pool::make(1 << 20, bus::pool::start::page);
+  const auto place = [&](std::uint64_t bytes) {
+    const auto lent = pool->lend(bytes);
+    REQUIRE(lent);
+    std::memset(lent->bytes().data() - sizeof(bus::frame), 1, sizeof(bus::frame) + bytes);
+    return reinterpret_cast<std::uintptr_t>(lent->bytes().data());
+  };
+  for (const std::uint64_t bytes : {3000, 4096, 5000, 100'000}) CHECK(place(bytes) % 4096 == 0);
+  CHECK(place(2000) % bus::payload_align == 0);
+}
+
 TEST_CASE("a sample keeps its bytes until the last copy is gone, also beyond its pool") {
   auto pool = bus::pool::make(1 << 20);
   bus::sample kept = committed(*pool, 3);

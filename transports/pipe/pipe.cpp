@@ -50,7 +50,8 @@ bus::result<new_pipe> make_pipe() {
 class pipe_transport final : public bus::transport {
  public:
   explicit pipe_transport(const bus::transport_setup& setup)
-      : hub_(std::make_unique<hub>(setup)), memory_(bus::pool::make(setup.memory_bytes_max)) {
+      : hub_(std::make_unique<hub>(setup)),
+        memory_(bus::pool::make(setup.memory_bytes_max, bus::pool::start::page)) {
     about_.scheme = scheme;
     about_.reach = bus::reach::host;
     about_.invites = true;
