@@ -1,6 +1,7 @@
 // pipe behind the contract: what is written is copied, and pages are lent.
 #include "tests/contract/pipe_switchboard.hpp"
 #include "tests/contract/world.hpp"
+#include "transports/pipe/wire.hpp"
 
 template <bool lends_pages>
 struct pipe_case {
@@ -157,6 +158,39 @@ TEST_CASE("a way ends when the last outbox of a pair lets go, and may begin agai
   send_all(two.both(), two.one->connect(two.other->id, "pipe:"), two.one->make_many(5, 1, 100));
   REQUIRE(contract::pump_until(two.both(), [&] { return two.other->heard.accepted == 5; }));
   CHECK(two.other->heard.departures.size() == 1);
+}
+
+TEST_CASE("what is lent together goes as LAYOUT.md says: heads first, then payloads", "[pipe]") {
+  using namespace transports::pipes;
+  constexpr std::size_t count = 3;
+  auto [here, there] = make_pair_of_pipes();
+  const auto one = lone_party();
+  couple::add(*one, std::move(here), true);
+  hello_layout hello;
+  hello.node = 5;
+  hello.bytes_max = hello.link_bytes_max = 1 << 20;
+  hello.depth = 8;
+  REQUIRE(::write(there.out.get(), &hello, sizeof hello) == sizeof hello);
+  REQUIRE(
+      contract::pump_until({one.get()}, [&] { return one->ways[0]->state() == link_state::open; }));
+  REQUIRE(*one->ways[0]->send(one->make_many(1, count, 5000)) == count);
+  std::vector<std::byte> said(sizeof hello + count * (sizeof(message_layout) + 5000));
+  REQUIRE(::read(there.in.get(), said.data(), said.size()) == static_cast<ssize_t>(said.size()));
+  auto rest = std::span<const std::byte>(said).subspan(sizeof hello);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const auto head = read<message_layout>(rest);
+    CHECK(head.head.kind == (i + 1 < count ? 4 : 1));
+    CHECK(head.head.value == i);
+    CHECK(head.frame.sequence == i + 1);
+    CHECK(head.frame.bytes == 5000);
+    rest = rest.subspan(sizeof head);
+  }
+  for (std::uint64_t sequence = 1; sequence <= count; ++sequence) {
+    std::vector<std::byte> payload(5000);
+    contract::fill(payload, one->id.value, sequence);
+    CHECK(std::equal(payload.begin(), payload.end(), rest.begin()));
+    rest = rest.subspan(payload.size());
+  }
 }
 
 TEST_CASE("a forked child that lets go of its copies harms nobody", "[pipe]") {

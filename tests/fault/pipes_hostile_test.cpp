@@ -52,6 +52,9 @@ class stage {
         "write");
   }
   void say_hello() { say(bytes_of(true_hello())); }
+  void say_head(word kind, std::uint32_t credit, std::uint64_t bytes) {
+    say(bytes_of(message_layout{head_of(kind, credit), {.bytes = bytes}}));
+  }
   void say_message(std::uint32_t credit, bus::frame head) {
     say(bytes_of(message_layout{head_of(word::message, credit), head}));
     say(std::vector<std::byte>(std::min<std::uint64_t>(head.bytes, 20'000)));
@@ -183,6 +186,24 @@ TEST_CASE("a record that no correct peer writes ends the link") {
     one.say_message(1, frame_of(11));
     was_heard = true;
   }
+  SECTION("a credit that was announced twice") {
+    one.say_head(word::more, 3, 8);
+    one.say_head(word::message, 3, 8);
+  }
+  SECTION("more bytes announced than may be in flight") {
+    one.say_head(word::more, 0, link_bytes - 10);
+    one.say_head(word::message, 1, 11);
+  }
+  SECTION("a bye among announced messages") {
+    one.say_message(0, frame_of(8));
+    one.say_head(word::more, 1, 8);
+    one.say(bytes_of(head_of(word::bye, 0)));
+    was_heard = true;
+  }
+  SECTION("a release among announced messages") {
+    one.say_head(word::more, 1, 8);
+    one.say(bytes_of(head_of(word::release, 1)));
+  }
   SECTION("a credit that it does not have") {
     one.say(bytes_of(head_of(word::release, 1)));
     one.say(bytes_of(bus::credit_run{0, 1}));
@@ -200,6 +221,22 @@ TEST_CASE("a record that no correct peer writes ends the link") {
   CHECK(one.refusals(bus::refusal::broken) == 1);
   CHECK(one.victim.heard.accepted == (was_heard ? 1 : 0));
   CHECK(one.victim.heard.departures.size() == (was_heard ? 1 : 0));
+  CHECK(one.is_unharmed());
+}
+
+TEST_CASE("who announces more messages than a series has is no peer") {
+  stage one(2 * series_max);
+  one.say_hello();
+  const bool is_too_long = GENERATE(false, true);
+  const std::uint32_t count = series_max + (is_too_long ? 1 : 0);
+  for (std::uint32_t credit = 0; credit + 1 < count; ++credit) one.say_head(word::more, credit, 8);
+  one.say_head(word::message, count - 1, 8);
+  for (std::uint32_t i = 0; i < count; ++i) one.say(bytes_of(std::uint64_t{}));
+  const bool all_came =
+      pump_until(one.both(), [&] { return one.victim.heard.accepted == count; }, {.timeout = 2s});
+  CHECK(all_came == !is_too_long);
+  CHECK(one.way().state() == (is_too_long ? bus::link_state::gone : bus::link_state::open));
+  CHECK(one.victim.heard.accepted == (is_too_long ? 0 : count));
   CHECK(one.is_unharmed());
 }
 

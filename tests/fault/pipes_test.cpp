@@ -150,6 +150,43 @@ TEST_CASE("case 46: wherever a pipe ends, whole messages arrive and nothing else
   CHECK(whole);
 }
 
+TEST_CASE("case 46: wherever a pipe ends in a series, the messages that are whole arrive") {
+  using namespace transports::pipes;
+  constexpr std::uint64_t node = 77;
+  constexpr std::uint64_t count = 3;
+  std::vector<std::byte> all = recorded({}, node);
+  all.resize(sizeof(hello_layout));
+  std::vector<std::byte> payloads;
+  std::vector<std::size_t> ends;
+  for (std::uint64_t i = 1; i <= count; ++i) {
+    std::vector<std::byte> payload(20 * i);
+    contract::fill(payload, node, i);
+    const message_layout head{
+        head_of(i == count ? word::message : word::more, static_cast<std::uint32_t>(i)),
+        contract::frame_for(node, node, i, payload.size())};
+    all.insert(all.end(), bytes_of(head).begin(), bytes_of(head).end());
+    payloads.insert(payloads.end(), payload.begin(), payload.end());
+    ends.push_back(payloads.size());
+  }
+  const std::size_t begin = all.size();
+  all.insert(all.end(), payloads.begin(), payloads.end());
+  bool torn = false;
+  for (std::size_t cut = sizeof(hello_layout); cut <= all.size(); ++cut) {
+    auto [here, there] = contract::make_pair_of_pipes();
+    speaker one(std::move(here));
+    must(::write(there.out.get(), all.data(), cut) == static_cast<ssize_t>(cut), "write");
+    there = {};
+    REQUIRE(one.hears_the_end());
+    const auto whole = static_cast<std::uint64_t>(std::count_if(
+        ends.begin(), ends.end(), [&](std::size_t end) { return begin + end <= cut; }));
+    static_cast<void>(
+        pump_until({&one.self}, [&] { return one.self.heard.accepted > whole; }, {.timeout = 0ns}));
+    torn = torn || one.self.heard.unproved > 0 || one.self.heard.accepted != whole ||
+           !one.self.heard.in_order();
+  }
+  CHECK_FALSE(torn);
+}
+
 TEST_CASE("case 47: a child whose parent is killed sees the end, after all that was sent") {
   fresh_pair pair;
   fresh_pair report;

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <unistd.h>
@@ -74,16 +75,18 @@ void append(std::vector<std::byte>& to, std::span<const std::byte> bytes) {
   to.insert(to.end(), bytes.begin(), bytes.end());
 }
 
-// One thing that a peer may say.
-void say_something(dice& input, std::vector<std::byte>& words) {
+// One thing that a peer may say. `owed`: payloads that were announced.
+void say_something(dice& input, std::vector<std::byte>& words, std::uint64_t& owed) {
   switch (input.take<std::uint8_t>() % 5) {
     case 0: {
       bus::frame head;
       head.bytes = input.take<std::uint16_t>() % 512;
       head.node = input.take<std::uint8_t>();
-      append(words, bytes_of(message_layout{
-                        head_of(word::message, input.take<std::uint8_t>() % (depth + 1)), head}));
-      words.resize(words.size() + head.bytes);
+      const auto choice = input.take<std::uint8_t>();
+      const word kind = choice >= 0xc0 ? word::more : word::message;
+      append(words, bytes_of(message_layout{head_of(kind, choice % (depth + 1)), head}));
+      owed += head.bytes;
+      if (kind == word::message) words.resize(words.size() + std::exchange(owed, 0));
       break;
     }
     case 1: {
@@ -136,7 +139,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     hello.depth = depth;
     append(words, bytes_of(hello));
   }
-  while (!input.is_empty() && words.size() < link_bytes / 2) say_something(input, words);
+  std::uint64_t owed = 0;
+  while (!input.is_empty() && words.size() < link_bytes / 2) say_something(input, words, owed);
   hearer ear;
   // In pieces, so that each record is cut somewhere in some run.
   const std::size_t piece = choice < 16 ? words.size() + 1 : choice;

@@ -160,11 +160,13 @@ bus::result<void> cable::greeted(const hello_layout& hello) {
 bus::result<bus::loan> cable::announced(const bus::frame& head, std::uint32_t credit) {
   auto sound = bus::check(head, hub_->bytes_max());
   if (!sound || !tab_.may_use(credit, head.bytes)) return bus::unexpected(bus::errc::bad_message);
-  return hub_->memory().lend(head.bytes);
+  auto memory = hub_->memory().lend(head.bytes);
+  // From now on: others may be announced before this one is here.
+  if (memory) tab_.use(credit, head.bytes);
+  return memory;
 }
 
 void cable::arrived(bus::loan payload, const bus::frame& head, std::uint32_t credit) {
-  tab_.use(credit, head.bytes);
   speaks_ = true;
   // Whether a control message got through is asked by somebody who waits.
   urgent_ = urgent_ || (head.flags & bus::frame_flag::control) != 0;

@@ -38,24 +38,35 @@ bus::result<bool> intake::fill(ends& from) {
   if (!buffer_) buffer_ = std::make_unique_for_overwrite<std::byte[]>(buffer_bytes);
   if (begin_ > 0) std::memmove(buffer_.get(), buffer_.get() + begin_, end_ - begin_);
   end_ -= std::exchange(begin_, 0);
-  std::array<iovec, 2> into;
+  std::array<iovec, series_max + 1> into;
   std::size_t pieces = 0;
   std::size_t missing = 0;
-  if (payload_) {
-    const auto rest = payload_->bytes().first(frame_.bytes).subspan(filled_);
-    missing = rest.size();
-    into[pieces++] = {rest.data(), missing};
+  bool is_all = true;
+  if (at_ == part::payloads) {
+    std::uint64_t there = filled_;
+    for (const announced& one : announced_) {
+      is_all = missing < receive_bytes;
+      if (!is_all) break;
+      const auto rest = one.payload().subspan(std::min<std::uint64_t>(there, one.frame.bytes));
+      there -= one.frame.bytes - rest.size();
+      if (!rest.empty()) into[pieces++] = {rest.data(), rest.size()};
+      missing += rest.size();
+    }
   }
-  // Behind a large payload only the next head is read here: if another one follows, it goes
-  // straight to where it belongs.
-  const std::size_t up_to = expects_large_ ? sizeof(message_layout) : buffer_bytes;
-  const std::size_t room = up_to > end_ ? up_to - end_ : sizeof(message_layout);
-  into[pieces++] = {buffer_.get() + end_, room};
+  std::size_t room = 0;
+  if (is_all) {
+    // Behind large payloads only the next heads are read here: if others follow, they go straight
+    // to where they belong.
+    const std::size_t up_to =
+        expected_heads_ > 0 ? expected_heads_ * sizeof(message_layout) : buffer_bytes;
+    room = up_to > end_ ? up_to - end_ : sizeof(message_layout);
+    into[pieces++] = {buffer_.get() + end_, room};
+  }
   const auto got = from.read(std::span(into).first(pieces));
   if (!got) return bus::unexpected(got.error());
-  const std::size_t to_payload = std::min(*got, missing);
-  filled_ += to_payload;
-  end_ += *got - to_payload;
+  const std::size_t to_payloads = std::min(*got, missing);
+  filled_ += to_payloads;
+  end_ += *got - to_payloads;
   bytes_ += *got;
   return *got == missing + room;
 }
@@ -73,7 +84,7 @@ bus::result<void> intake::parse(listener& to, std::size_t most, std::size_t& tol
       case part::runs:
         went = parse_runs(to);
         break;
-      case part::payload:
+      case part::payloads:
         went = parse_payload(to, told);
         break;
     }
@@ -106,20 +117,15 @@ bus::result<bool> intake::parse_head(listener& to, std::size_t& told) {
   if (bytes.size() < sizeof(head_layout)) return false;
   const auto head = read<head_layout>(bytes);
   if (head.reserved != 0 || head.reserved_too != 0) return bus::unexpected(bus::errc::bad_message);
-  switch (static_cast<word>(head.kind)) {
-    case word::message: {
-      if (bytes.size() < sizeof(message_layout)) return false;
-      frame_ = read<message_layout>(bytes).frame;
-      credit_ = head.value;
-      auto memory = to.announced(frame_, credit_);
-      if (!memory) return bus::unexpected(memory.error());
-      payload_.emplace(std::move(*memory));
-      filled_ = 0;
-      expects_large_ = frame_.bytes >= large_bytes;
-      begin_ += sizeof(message_layout);
-      at_ = part::payload;
-      return true;
-    }
+  const auto kind = static_cast<word>(head.kind);
+  // Behind a head whose payload is to come, only another one may stand.
+  if (!announced_.empty() && kind != word::message && kind != word::more) {
+    return bus::unexpected(bus::errc::bad_message);
+  }
+  switch (kind) {
+    case word::message:
+    case word::more:
+      return parse_message(to, head);
     case word::release:
       // Whoever returns nothing, again and again, would keep us reading for ever.
       if (head.value == 0) return bus::unexpected(bus::errc::bad_message);
@@ -136,6 +142,24 @@ bus::result<bool> intake::parse_head(listener& to, std::size_t& told) {
     }
   }
   return bus::unexpected(bus::errc::bad_message);
+}
+
+bus::result<bool> intake::parse_message(listener& to, const head_layout& head) {
+  const auto bytes = buffered();
+  if (bytes.size() < sizeof(message_layout)) return false;
+  if (announced_.size() == series_max) return bus::unexpected(bus::errc::bad_message);
+  const bus::frame frame = read<message_layout>(bytes).frame;
+  auto memory = to.announced(frame, head.value);
+  if (!memory) return bus::unexpected(memory.error());
+  announced_.push_back({std::move(*memory), frame, head.value});
+  announced_bytes_ += frame.bytes;
+  begin_ += sizeof(message_layout);
+  if (static_cast<word>(head.kind) == word::message) {
+    at_ = part::payloads;
+    const bool is_large = std::exchange(announced_bytes_, 0) >= large_bytes;
+    expected_heads_ = is_large ? announced_.size() : 0;
+  }
+  return true;
 }
 
 bus::result<bool> intake::parse_runs(listener& to) {
@@ -155,16 +179,21 @@ bus::result<bool> intake::parse_runs(listener& to) {
 }
 
 bus::result<bool> intake::parse_payload(listener& to, std::size_t& told) {
-  const auto here = buffered().first(std::min(end_ - begin_, frame_.bytes - filled_));
-  if (!here.empty()) std::memcpy(payload_->bytes().data() + filled_, here.data(), here.size());
-  begin_ += here.size();
-  filled_ += here.size();
-  if (filled_ < frame_.bytes) return false;
-  at_ = part::head;
+  announced& first = announced_.front();
+  const std::uint64_t all = first.frame.bytes;
+  if (filled_ < all) {
+    const auto here = buffered().first(std::min(end_ - begin_, all - filled_));
+    if (!here.empty()) std::memcpy(first.payload().data() + filled_, here.data(), here.size());
+    begin_ += here.size();
+    filled_ += here.size();
+  }
+  if (filled_ < all) return false;
+  filled_ -= all;
   ++told;
-  bus::loan whole = std::move(*payload_);
-  payload_.reset();
-  to.arrived(std::move(whole), frame_, credit_);
+  announced whole = std::move(announced_.front());
+  announced_.pop_front();
+  if (announced_.empty()) at_ = part::head;
+  to.arrived(std::move(whole.memory), whole.frame, whole.credit);
   return true;
 }
 

@@ -1,11 +1,12 @@
 // What comes over one pipe: bytes, cut anywhere, made into records again.
 //
-//   hello --> head --(message)--> payload --> head ...
-//               \----(release)--> runs ----/
-//                \---(bye)----------------/
+//   hello --> head --(message)--> payloads --> head ...
+//               \----(more)-----------------/
+//               \----(release)--> runs -----/
+//                \---(bye)-----------------/
 //
 // Small records are read many at once into a buffer, and their payloads copied out of it into
-// memory of their own. The rest of a large payload is read to where it will stay. Nobody is
+// memory of their own. The rest of large payloads is read to where they will stay. Nobody is
 // believed: a record that no correct peer writes is an error, after which nothing more is read.
 #pragma once
 
@@ -15,8 +16,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
-#include <optional>
 #include <span>
 
 namespace transports::pipes {
@@ -47,13 +48,23 @@ class intake {
   [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
 
  private:
-  enum class part : std::uint8_t { hello, head, runs, payload };
+  enum class part : std::uint8_t { hello, head, runs, payloads };
+  // A message whose head has come.
+  struct announced {
+    bus::loan memory;
+    bus::frame frame;
+    std::uint32_t credit;
+    [[nodiscard]] std::span<std::byte> payload() const noexcept {
+      return memory.bytes().first(frame.bytes);
+    }
+  };
 
   [[nodiscard]] bus::result<void> parse(listener& to, std::size_t most, std::size_t& told);
   // False: not enough is there.
   [[nodiscard]] bus::result<bool> parse_hello(listener& to);
   [[nodiscard]] bus::result<bool> parse_head(listener& to, std::size_t& told);
   [[nodiscard]] bus::result<bool> parse_runs(listener& to);
+  [[nodiscard]] bus::result<bool> parse_message(listener& to, const head_layout& head);
   [[nodiscard]] bus::result<bool> parse_payload(listener& to, std::size_t& told);
   [[nodiscard]] bus::result<bool> fill(ends& from);
   [[nodiscard]] std::span<const std::byte> buffered() const noexcept {
@@ -66,12 +77,11 @@ class intake {
   std::size_t begin_ = 0;
   std::size_t end_ = 0;
   std::uint32_t runs_left_ = 0;
-  // The message under way.
-  std::optional<bus::loan> payload_;
-  bus::frame frame_;
-  std::uint32_t credit_ = 0;
+  // Messages under way, in order, and how many bytes of their payloads are there.
+  std::deque<announced> announced_;
   std::uint64_t filled_ = 0;
-  bool expects_large_ = false;  // the last one was
+  std::uint64_t announced_bytes_ = 0;
+  std::size_t expected_heads_ = 0;  // as many as came before the last payloads; 0: those were small
 };
 
 }  // namespace transports::pipes

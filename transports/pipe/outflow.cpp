@@ -11,7 +11,7 @@ namespace {
 // Payloads from here on go by page: docs/design/0015 has the measurement.
 constexpr std::uint64_t by_page_bytes = 4 << 10;
 // What one system call takes: more records would make its price no smaller.
-constexpr std::size_t records_max = 64;
+constexpr std::size_t records_max = series_max;
 constexpr std::uint64_t call_bytes_max = 1 << 20;
 
 constexpr head_layout bye = head_of(word::bye, 0);
@@ -28,7 +28,7 @@ void append(std::vector<std::byte>& to, std::span<const std::byte> bytes) {
 
 // What one system call shall write. Kept, since to make one anew costs as much as to fill it.
 struct outflow::gathered {
-  std::array<iovec, 2 * records_max + 1> pieces;
+  std::array<iovec, 2 * records_max + 1> pieces;  // of each record two, and what is said before
   std::size_t count = 0;
   std::uint64_t bytes = 0;
   std::array<message_layout, records_max> heads;
@@ -75,8 +75,8 @@ void outflow::queue_bye() {
 }
 
 std::uint64_t outflow::bytes_of_entry(std::uint32_t entry) const noexcept {
-  return entry == bye_entry ? sizeof bye
-                            : sizeof(message_layout) + purse_.held(entry).payload().size();
+  if (entry == bye_entry) return sizeof bye;
+  return (series_ > 0 ? 0 : sizeof(message_layout)) + purse_.held(entry).payload().size();
 }
 
 bool outflow::goes_by_page(std::uint32_t entry) const noexcept {
@@ -92,7 +92,10 @@ void outflow::note_owed(bus::tab& owed) {
 
 bus::result<bool> outflow::flush(ends& to, bus::tab& owed, bool report) {
   for (;;) {
-    if (at_ == 0 && said_.empty() && owed.owes() && (report || !queue_.empty())) note_owed(owed);
+    if (at_ == 0 && series_ == 0) {
+      if (said_.empty() && owed.owes() && (report || !queue_.empty())) note_owed(owed);
+      begin_series();
+    }
     gathered& all = *gathered_;
     gather(all);
     if (all.count == 0) return true;
@@ -115,31 +118,61 @@ bus::result<bool> outflow::flush(ends& to, bus::tab& owed, bool report) {
   }
 }
 
+// Takes as many from the front as one call can lend, and writes their heads. These must stay as
+// they are until the peer has read them.
+void outflow::begin_series() noexcept {
+  std::uint64_t bytes = 0;
+  for (const std::uint32_t entry : queue_) {
+    if (!goes_by_page(entry) || series_ == series_max || bytes >= call_bytes_max) break;
+    const bus::sample& one = purse_.held(entry);
+    if (series_ > 0) heads_[queue_[series_ - 1]].head = head_of(word::more, queue_[series_ - 1]);
+    heads_[entry] = {head_of(word::message, entry), one.head()};
+    bytes += one.payload().size();
+    ++series_;
+  }
+  heads_left_ = series_ * sizeof(message_layout);
+}
+
 void outflow::gather(gathered& all) noexcept {
   all.count = 0;
   all.bytes = 0;
   all.by_page = false;
   std::uint64_t none = 0;
   if (!said_.empty()) all.add(std::span(said_).subspan(said_at_), none);
+  if (series_ > 0) {
+    // What was said before is not lent.
+    if (all.count == 0 || !lends_pages_) gather_series(all);
+    return;
+  }
   std::uint64_t skip = at_;
   std::size_t records = 0;
   for (const std::uint32_t entry : queue_) {
-    const bool by_page = goes_by_page(entry);
-    if (records == records_max || all.bytes >= call_bytes_max) break;
-    if (all.count > 0 && by_page != all.by_page) break;
-    all.by_page = by_page;
+    if (records == records_max || all.bytes >= call_bytes_max || goes_by_page(entry)) break;
     if (entry == bye_entry) {
       all.add(bytes_of(bye), skip);
     } else {
       const bus::sample& one = purse_.held(entry);
-      // What goes by page must stay as it is until it is read.
-      message_layout& head = by_page ? heads_[entry] : all.heads[records];
+      message_layout& head = all.heads[records];
       head = {head_of(word::message, entry), one.head()};
       all.add(bytes_of(head), skip);
       all.add(one.payload(), skip);
     }
     ++records;
   }
+}
+
+void outflow::gather_series(gathered& all) noexcept {
+  all.by_page = lends_pages_;
+  if (heads_left_ > 0) {
+    std::uint64_t skip = series_ * sizeof(message_layout) - heads_left_;
+    for (std::size_t first = 0, next = 0; first < series_; first = next) {
+      do ++next;
+      while (next < series_ && queue_[next] == queue_[next - 1] + 1);
+      all.add(std::as_bytes(std::span(heads_).subspan(queue_[first], next - first)), skip);
+    }
+  }
+  std::uint64_t skip = at_;
+  for (std::size_t i = 0; i < series_; ++i) all.add(purse_.held(queue_[i]).payload(), skip);
 }
 
 void outflow::advance(std::size_t bytes) noexcept {
@@ -150,9 +183,12 @@ void outflow::advance(std::size_t bytes) noexcept {
     said_.clear();
     said_at_ = 0;
   }
-  at_ += bytes;
-  while (!queue_.empty() && at_ >= bytes_of_entry(queue_.front())) {
+  const std::uint64_t heads = std::min<std::uint64_t>(bytes, heads_left_);
+  heads_left_ -= heads;
+  at_ += bytes - heads;
+  while (!queue_.empty() && heads_left_ == 0 && at_ >= bytes_of_entry(queue_.front())) {
     at_ -= bytes_of_entry(queue_.front());
+    if (series_ > 0) --series_;
     if (queue_.front() == bye_entry) {
       --byes_;
     } else {
@@ -176,6 +212,8 @@ void outflow::clear(bool lose_pages) noexcept {
   said_.clear();
   said_at_ = 0;
   at_ = 0;
+  series_ = 0;
+  heads_left_ = 0;
   byes_ = 0;
 }
 

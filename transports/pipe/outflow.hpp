@@ -5,6 +5,10 @@
 // Nothing is copied in advance: a queued message is a reference in the purse, and what is owed is a
 // note in the tab until there is room for it. So a peer that does not read costs what its credits
 // allow and no more, and whoever cannot write can still read.
+//
+// Messages that go by page and wait together go as a series: first all their heads, which lie side
+// by side in memory where their credits do, then all their payloads. A pipe has room for so many
+// pieces of memory, whatever their size, and each costs the kernel as much as a small copy.
 #pragma once
 
 #include "bus/link/credits.hpp"
@@ -64,7 +68,9 @@ class outflow {
   [[nodiscard]] std::uint64_t bytes_of_entry(std::uint32_t entry) const noexcept;
   [[nodiscard]] bool goes_by_page(std::uint32_t entry) const noexcept;
   void note_owed(bus::tab& owed);
+  void begin_series() noexcept;
   void gather(gathered& all) noexcept;
+  void gather_series(gathered& all) noexcept;
   void advance(std::size_t bytes) noexcept;
 
   bus::purse purse_;
@@ -73,6 +79,8 @@ class outflow {
   std::deque<std::uint32_t> queue_;  // credits, and byes
   std::vector<bool> is_queued_;      // by credit
   std::uint64_t at_ = 0;             // bytes of the first entry that were written
+  std::size_t series_ = 0;           // so many at the front are one series
+  std::uint64_t heads_left_ = 0;     // bytes of its heads; they are not counted in at_
   std::size_t byes_ = 0;
   bool lends_pages_;
   bool has_lent_ = false;

@@ -36,18 +36,22 @@ struct hello_layout {
 static_assert(sizeof(hello_layout) == 48 && offsetof(hello_layout, node) == 8);
 static_assert(std::is_trivially_copyable_v<hello_layout>);
 
-enum class word : std::uint8_t { message = 1, release, bye };
+// `more` is a message whose payload comes later: behind the head of the next `message` come the
+// payloads of all whose heads came since the last one.
+enum class word : std::uint8_t { message = 1, release, bye, more };
+// Heads in a row, the last one among them.
+inline constexpr std::size_t series_max = 64;
 
 // Opens every record after the hello.
 struct head_layout {
   std::uint8_t kind = 0;  // a word
   std::uint8_t reserved = 0;
   std::uint16_t reserved_too = 0;
-  std::uint32_t value = 0;  // message: its credit; release: how many runs follow; bye: 0
+  std::uint32_t value = 0;  // message, more: its credit; release: how many runs follow; bye: 0
 };
 static_assert(sizeof(head_layout) == 8);
 
-// A message: the payload of frame.bytes bytes follows.
+// A message: the payload of frame.bytes bytes follows, at once or behind other heads.
 struct message_layout {
   head_layout head;
   bus::frame frame;
