@@ -193,6 +193,33 @@ TEST_CASE("what is lent together goes as LAYOUT.md says: heads first, then paylo
   }
 }
 
+TEST_CASE("a stream that nobody follows up arrives, though its node does not turn", "[pipe]") {
+  const bool lends_pages = GENERATE(false, true);
+  const std::size_t bytes = GENERATE(64, 5000);
+  // At once; and so that the courier comes while the stream goes on.
+  const std::int64_t apart_ns = GENERATE(0, 2'000);
+  // Not a whole number of writes; and the pipe has room, so that nothing but time is waited for.
+  const std::size_t count = bytes == 64 ? 137 : 37;
+  couple two(lends_pages);
+  bus::outbox& way = *two.one->ways[0];
+  std::uint64_t sent = 0;
+  for (int round = 0; round < 20; ++round) {
+    std::size_t taken = 0;
+    for (const bus::sample& one : two.one->make_many(sent + 1, count, bytes)) {
+      for (const auto from = bus::steady_ns(); bus::steady_ns() - from < apart_ns;) continue;
+      taken += way.send({&one, 1}).value_or(0);
+    }
+    REQUIRE(taken == count);
+    sent += count;
+    REQUIRE(
+        contract::pump_until({two.other.get()}, [&] { return two.other->heard.accepted == sent; }));
+    forget(*two.other);
+    static_cast<void>(two.other->step());
+    REQUIRE(contract::pump_until(two.both(), [&] { return way.unsettled() == 0; }));
+  }
+  CHECK(two.other->heard.unproved == 0);
+}
+
 TEST_CASE("a forked child that lets go of its copies harms nobody", "[pipe]") {
   couple two(true);
   const pid_t child = ::fork();

@@ -21,6 +21,13 @@ constexpr std::int64_t report_after_ns = 5'000'000;
 // So much is reported at once: it is memory that the sender could use while it is still in its
 // cache.
 constexpr std::uint64_t report_bytes = 256 << 10;
+// A stream: so many messages in a row, each so soon after the last one; a write takes about as
+// long. Guesses.
+constexpr unsigned brisk_least = 8;
+constexpr unsigned brisk_most = 64;
+constexpr std::int64_t brisk_ns = 4'000;
+// What is written at once: more would make a message no cheaper.
+constexpr std::uint64_t hold_bytes = 64 << 10;
 
 }  // namespace
 
@@ -64,28 +71,77 @@ void cable::detach(peer_outbox& one) noexcept {
   std::replace(owners_.begin(), owners_.end(), &one, static_cast<peer_outbox*>(nullptr));
   if (!outboxes_.empty() || state_ == bus::link_state::gone || hub_->is_forked()) return;
   if (!std::exchange(is_spoken_, false)) return;
-  outflow_.queue_bye();
+  {
+    const auto alone = hub_->courier().lock();
+    outflow_.queue_bye();
+  }
   flush(false);
 }
 
-bool cable::has_room_for_a_way() const noexcept { return outflow_.byes() < leavings_max; }
+bool cable::has_room_for_a_way() noexcept {
+  const auto alone = hub_->courier().lock();
+  return outflow_.byes() < leavings_max;
+}
 
 std::size_t cable::post(std::span<const bus::sample> batch, peer_outbox& by) noexcept {
   std::size_t taken = 0;
-  for (const bus::sample& one : batch) {
-    const std::uint64_t bytes = one.head().bytes;
-    if (bytes > bytes_max_ || !outflow_.purse().has_room(bytes)) break;
-    owners_[outflow_.queue(one)] = &by;
-    ++taken;
+  {
+    const auto alone = hub_->courier().lock();
+    for (const bus::sample& one : batch) {
+      const std::uint64_t bytes = one.head().bytes;
+      if (bytes > bytes_max_ || !outflow_.purse().has_room(bytes)) break;
+      owners_[outflow_.queue(one)] = &by;
+      ++taken;
+    }
+    if (taken > 0) is_spoken_ = true;
+    if (taken == batch.size() && may_hold(batch.back().head())) return taken;
   }
-  if (taken == 0) return 0;
-  is_spoken_ = true;
-  if (!is_full_) flush(false);
+  if (is_full_ || (taken == 0 && !is_held_)) return taken;
+  flush(false);
+  // What the write took is no pause of the sender's.
+  posted_at_ns_ = bus::steady_ns();
   return taken;
 }
 
+// Whether what was just queued may wait for more. Requires: the courier's lock.
+bool cable::may_hold(const bus::frame& last) noexcept {
+  const bus::purse& sent = outflow_.purse();
+  if (outflow_.waiting_bytes() >= std::min(hold_bytes, sent.bytes_max() / 4) ||
+      outflow_.waiting() >= std::min(series_max, sent.depth() / 4)) {
+    return false;
+  }
+  const std::int64_t now_ns = bus::steady_ns();
+  const bool is_brisk = now_ns - std::exchange(posted_at_ns_, now_ns) < brisk_ns;
+  brisk_ = is_brisk ? std::min(brisk_ + 1, brisk_most) : brisk_ / 2;
+  if (!is_brisk || brisk_ < brisk_least || is_full_) return false;
+  // Somebody waits for those.
+  if ((last.flags & bus::frame_flag::control) != 0) return false;
+  if (!is_expected_) is_expected_ = hub_->courier().expect(*this);
+  is_held_ = is_held_ || is_expected_;
+  return is_expected_;
+}
+
+// Requires: the courier's lock.
+void cable::stop_holding() noexcept {
+  is_held_ = false;
+  if (std::exchange(is_expected_, false)) hub_->courier().forget(*this);
+}
+
+// On the courier's thread. What is owed, a pipe that is full or one that has ended are for our own
+// to see.
+void cable::deliver() noexcept {
+  is_expected_ = false;
+  bus::tab nothing;
+  static_cast<void>(outflow_.flush(ends_, nothing, false));
+}
+
 void cable::flush(bool report) noexcept {
-  const auto flushed = outflow_.flush(ends_, tab_, report);
+  bus::result<bool> flushed = true;
+  {
+    const auto alone = hub_->courier().lock();
+    stop_holding();
+    flushed = outflow_.flush(ends_, tab_, report);
+  }
   if (!flushed) {
     // Its reading end is closed. What it had said before still counts.
     bury();
@@ -141,7 +197,10 @@ bus::result<void> cable::greeted(const hello_layout& hello) {
   peer_ = speaker;
   const std::uint32_t depth = std::min(hello.depth, setup.link_depth);
   const std::uint64_t in_flight = std::min(hello.link_bytes_max, setup.link_bytes_max);
-  outflow_.open(depth, in_flight);
+  {
+    const auto alone = hub_->courier().lock();
+    outflow_.open(depth, in_flight);
+  }
   owners_.assign(depth, nullptr);
   bytes_max_ = std::min({hello.bytes_max, bytes_max_, in_flight});
   witness_.look(ends_.in());
@@ -177,9 +236,14 @@ void cable::arrived(bus::loan payload, const bus::frame& head, std::uint32_t cre
 }
 
 bus::result<void> cable::released(bus::credit_run run) {
-  if (run.first >= owners_.size() || run.count > owners_.size() - run.first ||
-      !outflow_.has_left(run) || !outflow_.purse().take_back(run)) {
+  if (run.first >= owners_.size() || run.count > owners_.size() - run.first) {
     return bus::unexpected(bus::errc::bad_message);
+  }
+  {
+    const auto alone = hub_->courier().lock();
+    if (!outflow_.has_left(run) || !outflow_.purse().take_back(run)) {
+      return bus::unexpected(bus::errc::bad_message);
+    }
   }
   for (std::uint32_t credit = run.first; credit < run.first + run.count; ++credit) {
     if (owners_[credit]) owners_[credit]->settled();
@@ -266,8 +330,9 @@ void cable::bury() noexcept {
   if (state_ != bus::link_state::gone) end(bus::errc::gone);
 }
 
-bool cable::is_owing() const noexcept {
+bool cable::is_owing() noexcept {
   if (state_ != bus::link_state::open) return false;
+  const auto alone = hub_->courier().lock();
   return !outflow_.is_idle() || (outflow_.has_lent() && outflow_.lends(ends_.unread()));
 }
 
@@ -283,11 +348,15 @@ void cable::end(std::error_code why) noexcept {
   if (witness_.descriptor() >= 0) hub_->forget(witness_.descriptor());
   hub_->forget(ends_.in());
   hub_->forget(ends_.out());
-  // Pages that a peer may still read must not become somebody else's message.
-  const bool lose_pages =
-      outflow_.has_lent() && outflow_.lends(ends_.unread()) && !ends_.take_back_unread();
-  outflow_.clear(lose_pages);
-  ends_.close();
+  {
+    const auto alone = hub_->courier().lock();
+    stop_holding();
+    // Pages that a peer may still read must not become somebody else's message.
+    const bool lose_pages =
+        outflow_.has_lent() && outflow_.lends(ends_.unread()) && !ends_.take_back_unread();
+    outflow_.clear(lose_pages);
+    ends_.close();
+  }
   intake_ = intake();
   has_more_ = false;
   owners_.clear();

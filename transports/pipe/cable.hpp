@@ -7,10 +7,14 @@
 // first message and ends with a bye, when the last outbox lets go; it may begin again. What has
 // come is kept here until the inbox hands it out: credits bound it, so reading need not wait for
 // anybody, and credits for what we send are never stuck behind it.
+//
+// Messages of a stream are held back until some are there, or the node turns, or the courier's time
+// has come. One after a pause is written at once, and so is all that fills no stream.
 #pragma once
 
 #include "bus/link/inbox.hpp"
 #include "bus/link/outbox.hpp"
+#include "transports/pipe/courier.hpp"
 #include "transports/pipe/intake.hpp"
 #include "transports/pipe/outflow.hpp"
 #include "transports/pipe/witness.hpp"
@@ -34,7 +38,7 @@ struct watch_point {
   source what = source::in;
 };
 
-class cable final : public listener {
+class cable final : public listener, private courier::client {
  public:
   // `expected` 0: whoever is there. `within` is used until the cable is gone, and not after.
   cable(hub& within, ends pipes, std::uint32_t number, bus::node_id expected);
@@ -59,7 +63,7 @@ class cable final : public listener {
   // --- for outboxes
   void attach(peer_outbox& one);
   void detach(peer_outbox& one) noexcept;
-  [[nodiscard]] bool has_room_for_a_way() const noexcept;
+  [[nodiscard]] bool has_room_for_a_way() noexcept;
   // Takes as many from the front as have room.
   [[nodiscard]] std::size_t post(std::span<const bus::sample> batch, peer_outbox& by) noexcept;
 
@@ -70,6 +74,10 @@ class cable final : public listener {
   void glance() noexcept;
   // Goes on writing, if the pipe was full.
   void resume() noexcept;
+  // Writes what was held back.
+  void hasten() noexcept {
+    if (is_held_) flush(false);
+  }
   void stir(source what, std::uint32_t events) noexcept;
   [[nodiscard]] bool has_arrivals() const noexcept { return !arrivals_.empty(); }
   // Whether receive() left something that nothing will call us for.
@@ -85,10 +93,13 @@ class cable final : public listener {
   // Looks whether the peer lives, if nothing else tells; returns when to look again.
   std::int64_t check(std::int64_t now_ns) noexcept;
   // Whether the transport's end must wait for something of ours.
-  [[nodiscard]] bool is_owing() const noexcept;
+  [[nodiscard]] bool is_owing() noexcept;
   void end(std::error_code why) noexcept;
   // In a forked child, whose parent goes on: forgets everything, and touches nothing.
-  void disown() noexcept { state_ = bus::link_state::gone; }
+  void disown() noexcept {
+    state_ = bus::link_state::gone;
+    is_held_ = false;
+  }
 
  private:
   // A sample, or none: the peer's way into us has ended.
@@ -102,7 +113,10 @@ class cable final : public listener {
   void arrived(bus::loan payload, const bus::frame& head, std::uint32_t credit) override;
   bus::result<void> released(bus::credit_run run) override;
   bus::result<void> parted() override;
+  void deliver() noexcept override;
 
+  [[nodiscard]] bool may_hold(const bus::frame& last) noexcept;
+  void stop_holding() noexcept;
   bool take_in(std::size_t most) noexcept;
   void flush(bool report) noexcept;
   void bury() noexcept;
@@ -130,8 +144,12 @@ class cable final : public listener {
   std::int64_t due_ns_ = INT64_MAX;
   std::int64_t check_at_ns_ = INT64_MAX;
 
-  outflow outflow_;
-  bool is_full_ = false;    // the pipe out; its descriptor is watched
+  outflow outflow_;           // the courier's, too: under its lock
+  bool is_full_ = false;      // the pipe out; its descriptor is watched
+  bool is_held_ = false;      // something may wait that the pipe has room for
+  bool is_expected_ = false;  // by the courier; under its lock
+  std::int64_t posted_at_ns_ = 0;
+  unsigned brisk_ = 0;      // messages that came soon after the last one, halved at each pause
   bool is_spoken_ = false;  // our way into the peer is open
   std::uint64_t bytes_max_;
   std::vector<peer_outbox*> outboxes_;

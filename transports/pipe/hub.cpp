@@ -101,8 +101,10 @@ void hub::close() noexcept {
   if (is_forked()) {
     for (const auto& one : cables_) one->disown();
     cables_.clear();
+    courier_.disown();
     return;
   }
+  hasten();
   const std::int64_t until_ns = bus::steady_ns() + goodbye_ns;
   const auto is_owing = [](const auto& one) { return one->is_owing(); };
   while (std::any_of(cables_.begin(), cables_.end(), is_owing) && bus::steady_ns() < until_ns) {
@@ -118,6 +120,7 @@ void hub::close() noexcept {
 
 std::size_t hub::poll(std::size_t budget, bus::sink& into) noexcept {
   if (cables_.empty()) return 0;
+  hasten();
   collect();
   for (const auto& one : cables_) {
     // Looking costs a system call, and what waits here came first.
@@ -130,6 +133,7 @@ std::size_t hub::poll(std::size_t budget, bus::sink& into) noexcept {
 }
 
 void hub::attend(bus::sink& into) noexcept {
+  hasten();
   // Mostly the peer has said something: then nobody need ask who called. Who else did calls again.
   bool is_known = false;
   if (cables_.size() <= few_cables && ++attended_ % ask_every != 0) {
@@ -145,6 +149,7 @@ int hub::wait_handle() noexcept { return epoll_.get(); }
 
 bool hub::arm() noexcept {
   if (!homes_) return true;
+  hasten();
   collect();
   report();
   for (const auto& one : cables_) {
@@ -158,6 +163,11 @@ void hub::disarm() noexcept {
 }
 
 // ---------------------------------------------------------------- what it does for them
+
+// The node turns: nothing is held any longer.
+void hub::hasten() noexcept {
+  for (const auto& one : cables_) one->hasten();
+}
 
 void hub::hear() noexcept {
   if (!epoll_) return;

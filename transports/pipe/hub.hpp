@@ -11,6 +11,7 @@
 #include "bus/link/refusal.hpp"
 #include "bus/link/transport.hpp"
 #include "transports/pipe/cable.hpp"
+#include "transports/pipe/courier.hpp"
 
 #include <cstdint>
 #include <memory>
@@ -54,6 +55,7 @@ class hub final : public bus::inbox {
   [[nodiscard]] std::uint64_t bytes_max() const noexcept;
   [[nodiscard]] bus::pool& memory() noexcept { return *memory_; }
   [[nodiscard]] bus::homecoming& homes() noexcept { return *homes_; }
+  [[nodiscard]] pipes::courier& courier() noexcept { return courier_; }
   [[nodiscard]] bool has_another_to(bus::node_id peer, const cable& than) const noexcept;
   [[nodiscard]] bus::result<void> watch(int descriptor, watch_point& point,
                                         std::uint32_t events) noexcept;
@@ -70,6 +72,7 @@ class hub final : public bus::inbox {
  private:
   [[nodiscard]] bus::result<void> open_epoll() noexcept;
   [[nodiscard]] bus::result<void> prepare() noexcept;
+  void hasten() noexcept;
   void hear() noexcept;
   void collect() noexcept;
   void report() noexcept;
@@ -89,6 +92,7 @@ class hub final : public bus::inbox {
   bus::homecoming::owner homes_;
   std::vector<std::shared_ptr<cable>> cables_;  // in the order in which they were plugged
   std::vector<std::pair<int, int>> used_;       // descriptors that were plugged in, since ever
+  pipes::courier courier_;                      // after the cables that it knows: it ends first
   std::uint32_t last_number_ = 0;
   bus::refusal_book refusals_;
   std::size_t turn_ = 0;

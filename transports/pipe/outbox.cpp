@@ -51,11 +51,13 @@ bool peer_outbox::arm() noexcept {
 }
 
 std::size_t peer_outbox::unsettled() noexcept {
+  cable_->hasten();
   if (unsettled_ > 0) cable_->receive();
   return unsettled_;
 }
 
 bool peer_outbox::has_room_for(std::uint64_t bytes) noexcept {
+  cable_->hasten();
   if (unsettled_ > 0) cable_->receive();
   return cable_->purse().has_room(bytes);
 }

@@ -61,6 +61,7 @@ std::uint32_t outflow::queue(const bus::sample& one) {
   purse_.occupy(one);
   queue_.push_back(credit);
   is_queued_[credit] = true;
+  waiting_bytes_ += one.payload().size();
   return credit;
 }
 
@@ -193,6 +194,7 @@ void outflow::advance(std::size_t bytes) noexcept {
       --byes_;
     } else {
       is_queued_[queue_.front()] = false;
+      waiting_bytes_ -= purse_.held(queue_.front()).payload().size();
     }
     queue_.pop_front();
   }
@@ -209,6 +211,7 @@ void outflow::clear(bool lose_pages) noexcept {
   }
   purse_.clear();
   queue_.clear();
+  waiting_bytes_ = 0;
   said_.clear();
   said_at_ = 0;
   at_ = 0;

@@ -46,6 +46,9 @@ class outflow {
   // Whether all messages of `run` were written to their ends, and so may be let go of. Requires:
   // its credits are the peer's.
   [[nodiscard]] bool has_left(bus::credit_run run) const noexcept;
+  // Messages and byes that are queued, and the bytes of their payloads.
+  [[nodiscard]] std::size_t waiting() const noexcept { return queue_.size(); }
+  [[nodiscard]] std::uint64_t waiting_bytes() const noexcept { return waiting_bytes_; }
   // Byes that are queued.
   [[nodiscard]] std::size_t byes() const noexcept { return byes_; }
 
@@ -78,6 +81,7 @@ class outflow {
   std::size_t said_at_ = 0;
   std::deque<std::uint32_t> queue_;  // credits, and byes
   std::vector<bool> is_queued_;      // by credit
+  std::uint64_t waiting_bytes_ = 0;  // of the payloads in it
   std::uint64_t at_ = 0;             // bytes of the first entry that were written
   std::size_t series_ = 0;           // so many at the front are one series
   std::uint64_t heads_left_ = 0;     // bytes of its heads; they are not counted in at_
