@@ -99,7 +99,7 @@ std::size_t cable::post(std::span<const bus::sample> batch, peer_outbox& by) noe
   if (is_full_ || (taken == 0 && !is_held_)) return taken;
   flush(false);
   // What the write took is no pause of the sender's.
-  posted_at_ns_ = bus::steady_ns();
+  if (brisk_ + 1 >= brisk_least) posted_at_ns_ = bus::steady_ns();
   return taken;
 }
 
@@ -110,10 +110,22 @@ bool cable::may_hold(const bus::frame& last) noexcept {
       outflow_.waiting() >= std::min(series_max, sent.depth() / 4)) {
     return false;
   }
+  if (std::exchange(has_turned_, false)) {
+    brisk_ /= 2;
+    return false;
+  }
+  // Only who may be a stream has its pauses measured.
+  if (brisk_ < brisk_least) {
+    ++brisk_;
+    return false;
+  }
   const std::int64_t now_ns = bus::steady_ns();
-  const bool is_brisk = now_ns - std::exchange(posted_at_ns_, now_ns) < brisk_ns;
-  brisk_ = is_brisk ? std::min(brisk_ + 1, brisk_most) : brisk_ / 2;
-  if (!is_brisk || brisk_ < brisk_least || is_full_) return false;
+  if (now_ns - std::exchange(posted_at_ns_, now_ns) >= brisk_ns) {
+    brisk_ /= 2;
+    return false;
+  }
+  brisk_ = std::min(brisk_ + 1, brisk_most);
+  if (is_full_) return false;
   // Somebody waits for those.
   if ((last.flags & bus::frame_flag::control) != 0) return false;
   if (!is_expected_) is_expected_ = hub_->courier().expect(*this);

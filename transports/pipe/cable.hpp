@@ -78,6 +78,11 @@ class cable final : public listener, private courier::client {
   void hasten() noexcept {
     if (is_held_) flush(false);
   }
+  // The node turns.
+  void turn() noexcept {
+    has_turned_ = true;
+    hasten();
+  }
   void stir(source what, std::uint32_t events) noexcept;
   [[nodiscard]] bool has_arrivals() const noexcept { return !arrivals_.empty(); }
   // Whether receive() left something that nothing will call us for.
@@ -148,6 +153,7 @@ class cable final : public listener, private courier::client {
   bool is_full_ = false;      // the pipe out; its descriptor is watched
   bool is_held_ = false;      // something may wait that the pipe has room for
   bool is_expected_ = false;  // by the courier; under its lock
+  bool has_turned_ = true;    // since the last message
   std::int64_t posted_at_ns_ = 0;
   unsigned brisk_ = 0;      // messages that came soon after the last one, halved at each pause
   bool is_spoken_ = false;  // our way into the peer is open

@@ -104,7 +104,7 @@ void hub::close() noexcept {
     courier_.disown();
     return;
   }
-  hasten();
+  turn();
   const std::int64_t until_ns = bus::steady_ns() + goodbye_ns;
   const auto is_owing = [](const auto& one) { return one->is_owing(); };
   while (std::any_of(cables_.begin(), cables_.end(), is_owing) && bus::steady_ns() < until_ns) {
@@ -120,7 +120,7 @@ void hub::close() noexcept {
 
 std::size_t hub::poll(std::size_t budget, bus::sink& into) noexcept {
   if (cables_.empty()) return 0;
-  hasten();
+  turn();
   collect();
   for (const auto& one : cables_) {
     // Looking costs a system call, and what waits here came first.
@@ -133,7 +133,7 @@ std::size_t hub::poll(std::size_t budget, bus::sink& into) noexcept {
 }
 
 void hub::attend(bus::sink& into) noexcept {
-  hasten();
+  turn();
   // Mostly the peer has said something: then nobody need ask who called. Who else did calls again.
   bool is_known = false;
   if (cables_.size() <= few_cables && ++attended_ % ask_every != 0) {
@@ -149,7 +149,7 @@ int hub::wait_handle() noexcept { return epoll_.get(); }
 
 bool hub::arm() noexcept {
   if (!homes_) return true;
-  hasten();
+  turn();
   collect();
   report();
   for (const auto& one : cables_) {
@@ -164,9 +164,9 @@ void hub::disarm() noexcept {
 
 // ---------------------------------------------------------------- what it does for them
 
-// The node turns: nothing is held any longer.
-void hub::hasten() noexcept {
-  for (const auto& one : cables_) one->hasten();
+// Nothing is held any longer.
+void hub::turn() noexcept {
+  for (const auto& one : cables_) one->turn();
 }
 
 void hub::hear() noexcept {

@@ -72,7 +72,7 @@ class hub final : public bus::inbox {
  private:
   [[nodiscard]] bus::result<void> open_epoll() noexcept;
   [[nodiscard]] bus::result<void> prepare() noexcept;
-  void hasten() noexcept;
+  void turn() noexcept;
   void hear() noexcept;
   void collect() noexcept;
   void report() noexcept;
