@@ -79,7 +79,7 @@ int print_calls() {
 
 int main(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "calls") return print_calls();
-  const int starts = argc > 1 ? std::atoi(argv[1]) : 200;
+  const long starts = argc > 1 ? std::strtol(argv[1], nullptr, 10) : 200;
   std::vector<kind> kinds = {
       {"not locked in", std::nullopt},
       {"locked in", confinement{}},
@@ -95,7 +95,7 @@ int main(int argc, char** argv) {
   kind first{"the first one", confinement{}};
   if (!run(first)) return 1;
   fmt::print("the first one {:.1f} ms\n", static_cast<double>(bus::steady_ns() - before) / 1e6);
-  for (int i = 0; i < starts; ++i) {
+  for (long i = 0; i < starts; ++i) {
     for (kind& one : kinds) {
       if (!run(one)) return 1;
     }
