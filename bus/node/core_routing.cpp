@@ -498,12 +498,10 @@ void core::introduce_everywhere() {
 void core::introduced(node_id from, const wire::Introduce& words) {
   // Everybody speaks for itself first; who gives another's card for its own is not believed at all.
   if (from == id_ || from == node_id{} || words.card().node() != from.value) return;
+  if (overseer_ && !overseer_->met(words)) return;
   learn(words.card(), directory::origin::itself);
-  if (overseer_) {
-    // Of others it may not even speak.
-    overseer_->met(words);
-    return;
-  }
+  // Of others it may not even speak.
+  if (overseer_) return;
   if (words.refused_size() > 0 || keeper_ == from) {
     keeper_ = from;
     refused_here_.assign(words.refused().begin(), words.refused().end());

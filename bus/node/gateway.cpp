@@ -14,6 +14,8 @@ namespace {
 // For people; the ledger counts all.
 constexpr std::size_t refusals_max = 64;
 constexpr std::size_t refusals_known_max = 16'384;
+// What a child may name on its card; of these, allow::topics_max are passed on.
+constexpr int names_max = 65'536;
 constexpr std::size_t schemas_bytes_max = 4 << 20;
 // At the end: for what the child had sent to come out of its pipes.
 constexpr std::chrono::seconds linger{1};
@@ -153,11 +155,20 @@ void gateway::work() noexcept {
 // ---------------------------------------------------------------- who the child is
 
 // The node within is in the middle of something: what follows from it waits for work().
-void gateway::met(const wire::Introduce& words) {
+bool gateway::met(const wire::Introduce& words) {
   // But whom it is about is known at once: what it is refused counts for it.
   if (const node_id child{words.card().node()}; child != peer_) begin_life(child);
+  const wire::Card& card = words.card();
+  const int names = card.advertisements_size() + card.interests_size();
+  if (names > names_max) {
+    refuse("be heard with", std::to_string(names) + " names",
+           "a child's card has no more than " + std::to_string(names_max),
+           column::relay_refused_topics);
+    return false;
+  }
   news_ = std::make_unique<wire::Introduce>(words);
   due_ = true;
+  return true;
 }
 
 void gateway::lost(node_id peer) {

@@ -69,7 +69,7 @@ class gateway final : public overseer, public conveyor::owner {
   };
   using refusal_key = std::pair<std::string, std::string>;  // verb and name
 
-  void met(const wire::Introduce& words) override;
+  [[nodiscard]] bool met(const wire::Introduce& words) override;
   void lost(node_id peer) override;
   [[nodiscard]] bool admits(node_id from, const wire::Attach& words) override;
   void turned_away(std::uint64_t messages) noexcept override;

@@ -9,8 +9,8 @@ namespace bus {
 
 class overseer {
  public:
-  // A peer has introduced itself, or its card has changed.
-  virtual void met(const wire::Introduce& words) = 0;
+  // A peer has introduced itself, or its card has changed. False: it is to be forgotten.
+  [[nodiscard]] virtual bool met(const wire::Introduce& words) = 0;
   // It is gone, and everything that it had sent has been handed out and counted.
   virtual void lost(node_id peer) = 0;
   // Whether that publisher's messages are taken at all.
