@@ -6,6 +6,8 @@
 #include "tests/fault/refusals.hpp"
 #include "transports/pipe/wire.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -13,7 +15,10 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <grp.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
@@ -80,6 +85,52 @@ struct fresh_pair {
   loose_ends here;
   loose_ends there;
 };
+
+// An id that nobody has here: who has it has all pipe pages of a user to himself.
+void become_somebody() {
+  constexpr uid_t somebody = 61'951;
+  must(::setgroups(0, nullptr) == 0 && ::setresgid(somebody, somebody, somebody) == 0 &&
+           ::setresuid(somebody, somebody, somebody) == 0,
+       "setresuid");
+  // Forgotten with the old id.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+constexpr std::uint64_t usual_pipe_bytes = 64 << 10;
+
+std::uint64_t bytes_of_pipe(int one) {
+  return static_cast<std::uint64_t>(::fcntl(one, F_GETPIPE_SZ));
+}
+
+// Pipes as large as may be, until a new one is smaller than usual. Without a limit, too many.
+std::vector<bus::fd> use_up_pipe_pages() {
+  std::vector<bus::fd> all;
+  for (int i = 0; i < 200; ++i) {
+    std::array<int, 2> ends{};
+    must(::pipe2(ends.data(), O_CLOEXEC) == 0, "pipe2");
+    for (const int one : ends) all.emplace_back(one);
+    if (bytes_of_pipe(ends[0]) < usual_pipe_bytes) break;
+    // Not the last ones, for which the rest is too little.
+    static_cast<void>(::fcntl(ends[0], F_SETPIPE_SZ, 1 << 20));
+  }
+  return all;
+}
+
+// Sends messages small and large, and hears as many of the other side, which does the same.
+void exchange_all(loose_ends ends, bool lends_pages) {
+  const std::vector<std::uint64_t> sizes = {0, 1, 100, 4024, 4096, 5000, 70'000, 1 << 20, 64};
+  constexpr std::uint64_t burst = 100;  // and these, all at once
+  speaker one(std::move(ends), {.lends_pages = lends_pages});
+  one.open();
+  for (std::uint64_t i = 0; i < sizes.size(); ++i) {
+    send_all({&one.self}, one.way(), one.self.make_many(i + 1, 1, sizes[i]));
+  }
+  send_all({&one.self}, one.way(), one.self.make_many(sizes.size() + 1, burst, 5000));
+  const std::uint64_t count = sizes.size() + burst;
+  must(pump_until({&one.self}, [&] { return one.self.heard.accepted == count; }), "not all came");
+  must(one.self.heard.in_order(), "out of order");
+  must(one.self.heard.unproved == 0, "not what was sent");
+}
 
 std::vector<std::byte> recorded(std::span<const std::byte> payload, std::uint64_t node) {
   using namespace transports::pipes;
@@ -411,6 +462,42 @@ TEST_CASE("case 50: frames above PIPE_BUF of two outboxes are whole, since one w
   CHECK(in_order);
   CHECK(one.self.heard.unproved == 0);
   CHECK(sender.wait() == 0);
+}
+
+TEST_CASE(
+    "case 51: a user who has no pipe pages left gets small pipes, and all arrives over them") {
+  if (::geteuid() != 0) {
+    WARN("not shown: it takes root to become somebody else");
+    return;
+  }
+  const bool lends_pages = GENERATE(false, true);
+  child user([&](channel& test) {
+    become_somebody();
+    const auto hoard = use_up_pipe_pages();
+    fresh_pair pair;
+    const int out = ::fcntl(pair.here.out.get(), F_DUPFD_CLOEXEC, 0);
+    test.say(bytes_of_pipe(out));
+    const pid_t other = ::fork();
+    if (other == 0) {
+      const auto tell = [&](channel&) { exchange_all(pair.take_there(), lends_pages); };
+      ::close(out);
+      ::_exit(child::run(tell, channel(bus::fd())));
+    }
+    ::close(out);
+    exchange_all(pair.take_here(), lends_pages);
+    int status = 0;
+    must(::waitpid(other, &status, 0) == other && status == 0, "the child has not heard all");
+    test.say(bytes_of_pipe(hoard.back().get()));
+  });
+  const std::uint64_t given = user.pipe().hear();
+  if (given == usual_pipe_bytes) {
+    WARN("not shown: there is no limit to a user's pipe pages here");
+    return;
+  }
+  // One page each, or two since Linux 5.14.
+  CHECK(given <= 2 * 4096);
+  CHECK(user.pipe().hear() == given);
+  CHECK(user.wait() == 0);
 }
 
 TEST_CASE("case 51: over pipes of one page all arrives, and the pipes stay so") {
