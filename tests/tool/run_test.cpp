@@ -8,8 +8,12 @@
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <string>
+#include <vector>
 
+#include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -71,6 +75,24 @@ std::string framed(const std::string& payload) {
   }
   return made + payload;
 }
+
+// Something that a program waits for until the test allows it.
+class gate {
+ public:
+  explicit gate(const scratch& where) : path_(where.path() + "/gate") {
+    REQUIRE(::mkfifo(path_.c_str(), 0600) == 0);
+    // Of both ends, so that nobody waits for the other to open it.
+    fifo_ = bus::fd(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
+    REQUIRE(fifo_);
+  }
+  // For a shell.
+  [[nodiscard]] std::string waited_for() const { return "read go < " + path_; }
+  void open() const { REQUIRE(::write(fifo_.get(), "go\n", 3) == 3); }
+
+ private:
+  std::string path_;
+  bus::fd fifo_;
+};
 
 // Whether the process has ended, its parent having looked or not.
 bool ends(pid_t process) {
@@ -278,6 +300,95 @@ TEST_CASE("a program that wants no more of its input ends as it likes, and the r
   CHECK(done.code == 0);
   CHECK(done.out == "1\n2\n3");
   CHECK(has(done.err, "were not read by head"));
+}
+
+TEST_CASE("with --keep-open a program's input outlives all who publish") {
+  const scratch where;
+  running reader(where, {"run", "--in", "a", "--keep-open", "--", "cat"});
+  // The second one comes after the first has left: without --keep-open it would find nobody.
+  for (const char* const line : {"one", "two"}) {
+    const outcome sent =
+        where.run({"run", "--out", "a", "-w", "1", "--timeout", "60", "--", "echo", line});
+    CHECK(sent.code == 0);
+    CHECK(reader.shows(std::string(line) + "\n"));
+  }
+  reader.send_signal(SIGTERM);
+  const outcome done = reader.wait();
+  CHECK(done.code == 128 + SIGTERM);
+  CHECK(done.out == "one\ntwo\n");
+}
+
+TEST_CASE("publishers wait for a program that does not read, until it does") {
+  const scratch where;
+  const gate go(where);
+  running reader(where, {"run", "--in", "a", "--", "sh", "-c", go.waited_for() + "; wc -c"});
+  std::uint64_t sent = 0;
+  {
+    bus::node sender(where.options("sender"));
+    auto lines = sender.advertise<bus::raw>("a");
+    REQUIRE(lines.wait_matched(1, 20s));
+    const std::vector<std::byte> line(50'000);
+    // What its pipe and its subscription hold, and then nothing more.
+    while (!lines.publish_wait(line, 300ms).error) ++sent;
+    CHECK(lines.publish_wait(line, 300ms).error == bus::errc::timed_out);
+    go.open();
+    for (const std::uint64_t all = sent + 100; sent < all; ++sent) {
+      REQUIRE_FALSE(lines.publish_wait(line, 20s).error);
+    }
+  }
+  const outcome done = reader.wait();
+  CHECK(done.code == 0);
+  CHECK(done.err.empty());
+  CHECK(done.out == std::to_string(sent * 50'000) + "\n");
+}
+
+TEST_CASE("publishers wait no longer than --block says, and what that loses is said: 125") {
+  const scratch where;
+  const gate go(where);
+  running reader(
+      where, {"run", "--in", "a", "--block", "0.2", "--", "sh", "-c", go.waited_for() + "; wc -c"});
+  std::uint64_t taken = 0;
+  {
+    bus::node sender(where.options("sender"));
+    auto lines = sender.advertise<bus::raw>("a");
+    REQUIRE(lines.wait_matched(1, 20s));
+    const std::vector<std::byte> line(50'000);
+    for (int missed = 0; missed < 10;) {
+      const auto outcome = lines.publish_wait(line, 20s);
+      REQUIRE_FALSE(outcome.error);
+      missed += static_cast<int>(outcome.blocked);
+      if (outcome) ++taken;
+    }
+    go.open();
+  }
+  const outcome done = reader.wait();
+  INFO(done.err);
+  CHECK(done.code == 125);
+  CHECK(done.out == std::to_string(taken * 50'000) + "\n");
+  CHECK(has(done.err, "10 messages of a were lost on the way"));
+}
+
+TEST_CASE("who stands still is waited for a second, and what it missed is said: 125") {
+  const scratch where;
+  // The program's own code is what somebody waits for, so a loss does not hide that it failed.
+  const bool fails = GENERATE(false, true);
+  const gate go(where);
+  bus::node_options options = where.options("slow");
+  options.link_depth = 8;
+  bus::node slow(options);
+  auto lines = slow.subscribe<bus::raw>("a");
+  running writer(where, {"run", "--out", "a", "--chunks", "40000", "--", "sh", "-c",
+                         "echo ready; " + go.waited_for() + "; head -c 48000000 /dev/zero; exit " +
+                             (fails ? "7" : "0")});
+  const auto first = lines.take(20s);
+  REQUIRE(first);
+  CHECK(text_of(*first) == "ready\n");
+  // From here on it does not turn.
+  go.open();
+  const outcome done = writer.wait();
+  INFO(done.err);
+  CHECK(done.code == (fails ? 7 : 125));
+  CHECK(has(done.err, "messages were missed by a subscriber of a that stood still"));
 }
 
 TEST_CASE("no part of a frame is published, and its program is told of") {

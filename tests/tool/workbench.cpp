@@ -14,6 +14,7 @@
 
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -110,13 +111,26 @@ void running::close_output() {
   if (output_ >= 0) ::close(std::exchange(output_, -1));
 }
 
-outcome running::wait() {
+// False: that was all.
+bool running::read_some() {
   std::array<char, 4096> block;
-  while (output_ >= 0) {
-    const ssize_t got = ::read(output_, block.data(), block.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) break;
-    read_.append(block.data(), static_cast<std::size_t>(got));
+  ssize_t got = -1;
+  do got = output_ >= 0 ? ::read(output_, block.data(), block.size()) : 0;
+  while (got < 0 && errno == EINTR);
+  if (got > 0) read_.append(block.data(), static_cast<std::size_t>(got));
+  return got > 0;
+}
+
+bool running::shows(const std::string& part) {
+  while (!has(read_, part)) {
+    pollfd watched{.fd = output_, .events = POLLIN, .revents = 0};
+    if (::poll(&watched, 1, 20'000) != 1 || !read_some()) return false;
+  }
+  return true;
+}
+
+outcome running::wait() {
+  while (read_some()) {
   }
   int status = 0;
   ::waitpid(std::exchange(pid_, -1), &status, 0);

@@ -51,11 +51,15 @@ class running {
   running& operator=(const running&) = delete;
 
   void send_signal(int number) const;
+  // Whether its output has this in it, sooner or later.
+  [[nodiscard]] bool shows(const std::string& part);
   // Nobody reads its output any more.
   void close_output();
   [[nodiscard]] outcome wait();
 
  private:
+  [[nodiscard]] bool read_some();
+
   pid_t pid_ = -1;
   std::string base_;
   int output_ = -1;
