@@ -89,6 +89,7 @@ void reception::meet(source& one, const std::shared_ptr<subscription>& to) {
   row.set(column::source_sequence, one.account.last());
   one.targets.push_back({.to = to, .row = &row});
   to->row().add(column::sources, 1);
+  to->met();
   to->joined_by(event_of(one));
   if (!to->blocks()) return;
   // Nothing is granted before the publisher says that it counts.
@@ -303,6 +304,7 @@ void reception::attach(node_id from, const wire::Attach& words) {
       each.counted = false;
       each.row->set(column::source_gone, 0);
       each.to->row().add(column::sources, 1);
+      each.to->met();
       if (each.to->blocks()) each.to->credit().join(each.promised, 0);
     }
     return;

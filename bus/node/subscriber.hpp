@@ -68,6 +68,9 @@ class subscriber_base {
   [[nodiscard]] std::uint32_t number() const noexcept { return subscription_->number(); }
   // How many publishers are attached now.
   [[nodiscard]] std::size_t matched() const { return core_->sources(*subscription_); }
+  // How many were attached since ever; who comes back counts again. For whoever looks now and then,
+  // and must not overlook one that came and went.
+  [[nodiscard]] std::uint64_t matched_ever() const noexcept { return subscription_->met_ever(); }
   // Waits until `publishers` are attached or the time is over; true if they are. Turns the node.
   bool wait_matched(std::size_t publishers, std::chrono::nanoseconds timeout) {
     return core_->drive(deadline::after(timeout), 1, [&] { return matched() >= publishers; });

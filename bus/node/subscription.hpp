@@ -100,6 +100,9 @@ class subscription {
     return one;
   }
   void settle() noexcept { row_.add(column::delivered, 1); }
+  // A publisher was attached.
+  void met() noexcept { ++met_; }
+  [[nodiscard]] std::uint64_t met_ever() const noexcept { return met_; }
   void spoil() noexcept { row_.lose(loss::decode_error, 1); }
 
   // A publisher has met it, or will not be heard of any more.
@@ -124,6 +127,7 @@ class subscription {
   std::function<void(sample&&)> callback_;
   relaying how_;
   ledger_row& row_;
+  std::uint64_t met_ = 0;  // publishers since ever; who comes back counts again
   // What came together: a message, or what is left of a batch.
   struct run {
     sample whole;

@@ -17,7 +17,8 @@ intake::intake(session& joined, const manner& how)
       stirred_(joined.inside()) {}
 
 void intake::look() {
-  had_source_ = had_source_ || heard_.matched() > 0;
+  // One may have come and gone since we last looked.
+  had_source_ = had_source_ || heard_.matched() > 0 || heard_.matched_ever() != known_;
   if (waiting() > 0 || is_over()) stirred_.raise();
 }
 
@@ -65,6 +66,7 @@ asio::awaitable<void> intake::feed(stream_end& into) {
   into.close();
   into_ = nullptr;
   had_source_ = false;
+  known_ = heard_.matched_ever();
 }
 
 }  // namespace bus::tool

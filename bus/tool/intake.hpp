@@ -54,6 +54,7 @@ class intake {
   std::vector<std::byte> gathered_;  // taken, and not yet written
   stream_end* into_ = nullptr;
   bool had_source_ = false;
+  std::uint64_t known_ = 0;  // publishers ever, when the last feed() ended
   std::uint64_t unread_bytes_ = 0;
 };
 
