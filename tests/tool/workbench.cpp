@@ -82,6 +82,9 @@ running::running(const scratch& where, const std::vector<std::string>& arguments
   pid_ = ::fork();
   REQUIRE(pid_ >= 0);
   if (pid_ == 0) {
+    // A job of its own, as a shell makes it: in a group that has lost its shell, as that of a test
+    // may have, the kernel does not stop who is asked to.
+    ::setpgid(0, 0);
     ::setenv("OMNIBUS_DIR", directory.c_str(), 1);
     ::dup2(::open((base_ + ".in").c_str(), O_RDONLY), 0);
     ::dup2(ends[1], 1);
