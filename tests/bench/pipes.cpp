@@ -4,9 +4,12 @@
 //   rate        one way, GB/s: write and read of a whole message; vmsplice and read; the transport
 //               where it copies, and where it lends pages. Ours over the better of the raw two.
 //   round trip  64 B there and back, us, both asleep in between: blocking read and write; the
-//               transport under a node's habits (poll, arm, sleep on all descriptors).
+//               transport under a node's habits (poll, arm, sleep on all descriptors); whole nodes,
+//               by the public API: that sleep at once, and as they wait by default.
 //
-// The seam is measured, and nothing above it. Medians over the rounds, with the least and the most.
+// Else the seam is measured, and nothing above it. Medians over the rounds, with the least and the
+// most.
+#include "bus/bus.hpp"
 #include "tests/contract/pipe_switchboard.hpp"
 #include "transports/pipe/pipe.hpp"
 
@@ -343,6 +346,62 @@ double our_trip(const settings& run, std::size_t size) {
   return median_us(trips);
 }
 
+struct ball {
+  std::uint64_t number;
+  std::array<std::byte, 56> rest;
+};
+
+// In no directory: it meets whoever is at the other end.
+bus::node node_at(const loose_ends& ends, bus::wait_policy waiting) {
+  const auto address =
+      transports::pipe_address({.in = ends.in.get(), .out = ends.out.get(), .lends_pages = false});
+  must(address.has_value(), "pipe_address");
+  bus::node_options options{.name = "end", .transports = {transports::pipe()}};
+  options.directory = bus::no_directory;
+  options.peers = {*address};
+  options.waiting = waiting;
+  return bus::node(std::move(options));
+}
+
+double node_trip(const settings& run, bus::wait_policy waiting) {
+  using namespace std::chrono_literals;
+  std::vector<std::int64_t> trips;
+  const auto take = [](bus::subscriber<ball>& from, std::uint64_t number) {
+    const auto got = from.take(10s);
+    must(got && (*got)->number == number, "the ball is lost");
+  };
+  in_two_processes(
+      run, 0,
+      [&](loose_ends ends) {
+        bus::node self = node_at(ends, waiting);
+        static_cast<void>(ends.in.release());  // the node's now
+        static_cast<void>(ends.out.release());
+        auto there = self.subscribe<ball>("there");
+        auto back = self.advertise<ball>("back");
+        must(back.wait_matched(1, 10s), "nobody there");
+        for (std::uint64_t i = 1; i <= run.trips; ++i) {
+          take(there, i);
+          must(static_cast<bool>(back.publish(ball{i, {}})), "publish");
+        }
+        while (back.matched() > 0) self.run_for(1ms);
+      },
+      [&](loose_ends ends) {
+        bus::node self = node_at(ends, waiting);
+        static_cast<void>(ends.in.release());
+        static_cast<void>(ends.out.release());
+        auto back = self.subscribe<ball>("back");
+        auto there = self.advertise<ball>("there");
+        must(there.wait_matched(1, 10s) && back.wait_matched(1, 10s), "nobody there");
+        for (std::uint64_t i = 1; i <= run.trips; ++i) {
+          const std::int64_t begun_ns = bus::steady_ns();
+          must(static_cast<bool>(there.publish(ball{i, {}})), "publish");
+          take(back, i);
+          trips.push_back(bus::steady_ns() - begun_ns);
+        }
+      });
+  return median_us(trips);
+}
+
 // --- what is printed
 
 struct series {
@@ -394,13 +453,20 @@ void print_rates(const settings& run, std::size_t size) {
 void print_trips(const settings& run) {
   series raw;
   series ours;
+  series sleepers;
+  series nodes;
   for (std::uint64_t round = 0; round < run.rounds; ++round) {
     raw.values.push_back(raw_trip(run, 64));
     ours.values.push_back(our_trip(run, 64));
+    sleepers.values.push_back(node_trip(run, bus::wait_policy::sleep));
+    nodes.values.push_back(node_trip(run, bus::wait_policy::spin_then_sleep));
   }
   fmt::print("round trip of 64 B, us\n");
   fmt::print("  raw       {}\n", raw.text());
-  fmt::print("  pipe      {}   x {:.2f}\n", ours.text(), ours.middle() / raw.middle());
+  for (const auto& [name, one] :
+       {std::pair("pipe", ours), std::pair("sleepers", sleepers), std::pair("nodes", nodes)}) {
+    fmt::print("  {:9} {}   x {:.2f}\n", name, one.text(), one.middle() / raw.middle());
+  }
 }
 
 }  // namespace
