@@ -55,7 +55,6 @@ class pipe_transport final : public bus::transport {
     about_.scheme = scheme;
     about_.reach = bus::reach::host;
     about_.invites = true;
-    about_.survives_crash = true;
     about_.bytes_max = hub_->bytes_max();
     // As README.md says.
     about_.latency_ns = 9'000;
