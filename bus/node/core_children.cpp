@@ -109,6 +109,7 @@ bill_of_transports core::bill_for_children() const {
 }
 
 void core::let_go(const std::shared_ptr<supervised>& one) noexcept {
+  if (is_forked()) return;
   std::erase(children_, one);
   std::erase_if(gateways_, [&](const auto& each) { return each->child() == one; });
 }

@@ -9,6 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <asio/awaitable.hpp>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
@@ -275,6 +278,29 @@ TEST_CASE("a parent that sleeps, and one on an event loop, are woken for a locke
     REQUIRE(end == bus::exit_status{});
   }
   REQUIRE(numbers.accounts().delivered == many);
+}
+
+TEST_CASE("a forked copy of a parent ends no locked-in child of it") {
+  household one;
+  auto numbers = one.other.subscribe<reading>("allowed/*", {.when_full = bus::drop::none});
+  std::optional<bus::child> child(
+      lock_in(one, "a locked-in child that counts until it is killed", {.publish = {"allowed/*"}}));
+  REQUIRE(one.turn_both([&] { return numbers.try_take().has_value(); }));
+  const pid_t copy = ::fork();
+  REQUIRE(copy >= 0);
+  if (copy == 0) {
+    child.reset();
+    ::_exit(0);
+  }
+  int status = -1;
+  REQUIRE(::waitpid(copy, &status, 0) == copy);
+  REQUIRE(status == 0);
+  const std::uint64_t before = numbers.accounts().delivered;
+  REQUIRE(one.turn_both([&] {
+    while (numbers.try_take()) continue;
+    return numbers.accounts().delivered > before + 2000;
+  }));
+  REQUIRE_FALSE(child->last_end());
 }
 
 TEST_CASE("a child that is locked in by a bad pattern, or without pipes, is refused") {
