@@ -7,6 +7,7 @@
 #include "transports/shm/shm.hpp"
 
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -24,6 +25,13 @@ inline bus::node_options kin(const std::string& name) {
   return {.name = name, .transports = {transports::pipe(), transports::shm()}};
 }
 
+// Who looks for leaks traces itself, and who suppresses reports reads a file: nobody may who is
+// locked in.
+inline void calm_sanitizers(bus::spawn_options& options) {
+  options.environment.emplace_back("ASAN_OPTIONS=detect_leaks=0");
+  options.environment.emplace_back("TSAN_OPTIONS=");
+}
+
 struct family {
   scratch_directory scratch;
   bus::node parent;
@@ -36,8 +44,7 @@ struct family {
   }
   // This program once more, as a child: a case of it that is hidden from everybody else.
   [[nodiscard]] bus::child start(const std::string& hidden_case, bus::spawn_options options = {}) {
-    // Who looks for leaks traces itself, which nobody may who is locked in.
-    if (options.sandbox) options.environment.emplace_back("ASAN_OPTIONS=detect_leaks=0");
+    if (options.sandbox) calm_sanitizers(options);
     return bus::spawn(parent, {"/proc/self/exe", hidden_case}, std::move(options));
   }
   [[nodiscard]] bus::child shell(const std::string& script, bus::spawn_options options = {}) {
@@ -82,6 +89,7 @@ struct household : family {
 
 // What a child does that is to be killed: it publishes 1, 2, 3 ... and waits for whoever blocks.
 [[nodiscard]] inline bool count_for_ever(const std::string& topic) {
+  std::signal(SIGTERM, SIG_DFL);  // Catch would report it as a failure
   bus::node here(kin("child"));
   auto numbers = here.advertise<reading>(topic);
   if (!numbers.wait_matched(1, patience)) return false;

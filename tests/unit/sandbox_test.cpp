@@ -248,9 +248,10 @@ TEST_CASE("a parent that sleeps, and one on an event loop, are woken for a locke
   options.waiting = bus::wait_policy::sleep;
   bus::node third(options);
   auto numbers = third.subscribe<reading>("allowed/*", {.when_full = bus::drop::none});
-  auto child = bus::spawn(third, {"/proc/self/exe", "a locked-in child that publishes"},
-                          {.sandbox = bus::allow{.publish = {"allowed/*"}},
-                           .environment = {"ASAN_OPTIONS=detect_leaks=0"}});
+  bus::spawn_options how{.sandbox = bus::allow{.publish = {"allowed/*"}}};
+  tests::calm_sanitizers(how);
+  auto child =
+      bus::spawn(third, {"/proc/self/exe", "a locked-in child that publishes"}, std::move(how));
   SECTION("asleep in take()") {
     for (std::uint64_t i = 1; i <= many; ++i) {
       const auto got = numbers.take(patience);
