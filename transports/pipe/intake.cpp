@@ -97,6 +97,7 @@ bus::result<void> intake::parse(listener& to, std::size_t most, std::size_t& tol
 bus::result<bool> intake::parse_hello(listener& to) {
   hello_layout hello;
   const auto bytes = buffered();
+  if (bytes.empty()) return false;
   std::memcpy(&hello, bytes.data(), std::min(bytes.size(), sizeof hello));
   // A stranger may say less than a hello, and wait.
   if (bytes.size() < offsetof(hello_layout, node)) return false;
