@@ -11,9 +11,11 @@ namespace {
 // A node known over a network is forgotten after so many rounds in which no way led to it: with the
 // pauses of peer_link about five seconds.
 constexpr unsigned rounds_until_forgotten = 8;
-// A hang-up is watched this long for the death behind it; the kernel drops locks within
-// microseconds of closing sockets, unless the machine is starved.
-constexpr std::int64_t suspicion_ns = 1'000'000'000;
+// A hang-up is watched for the death behind it until the pause between two looks has grown to this:
+// about half a minute, in 15 looks. The kernel mostly drops locks within microseconds of closing
+// sockets; but between the two it may wait for all processors, on a starved machine for seconds (to
+// close an inotify instance). Whoever has only hung up costs these looks. A guess.
+constexpr std::int64_t suspicion_ns = 30'000'000'000;
 // `rm -rf` removes a directory after what is in it, and fails if something new is there: it gets
 // this long after a file of ours went. When mending fails, the next attempt comes later and later.
 constexpr std::int64_t calm_ns = 50'000'000;
