@@ -28,7 +28,11 @@ courier::~courier() {
 
 bool courier::expect(client& one) noexcept {
   if (!thread_ && !start()) return false;
-  waiting_.emplace_back(&one, ticks_);
+  try {
+    waiting_.emplace_back(&one, ticks_);
+  } catch (...) {
+    return false;  // no memory: what it would have held is written at once
+  }
   // Relaxed: what it reads is under the lock, and it falls asleep with the lock.
   if (state_.load(std::memory_order_relaxed) == state::asleep) {
     state_.store(state::ticking, std::memory_order_relaxed);
@@ -51,7 +55,6 @@ bool courier::start() noexcept {
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    waiting_.reserve(1);
     thread_ = std::make_unique<std::thread>([this] { run(); });
   } catch (...) {
     has_failed_ = true;

@@ -38,8 +38,8 @@ class courier {
   courier& operator=(const courier&) = delete;
 
   [[nodiscard]] std::unique_lock<std::mutex> lock() noexcept { return std::unique_lock(guard_); }
-  // What `one` holds is to be written after one tick, and at most two. False: there is no thread to
-  // be had, so nothing may be held. Requires: the lock, and that `one` is not waited for.
+  // What `one` holds is to be written after one tick, and at most two. False: there is no thread or
+  // memory to be had, so nothing may be held. Requires: the lock, and that `one` is not waited for.
   [[nodiscard]] bool expect(client& one) noexcept;
   // No more. Requires: the lock.
   void forget(const client& one) noexcept;
