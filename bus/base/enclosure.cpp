@@ -15,8 +15,6 @@
 namespace bus {
 namespace {
 
-int error_unless(bool done) noexcept { return done ? 0 : errno; }
-
 std::string onto_itself(unsigned id) {
   return std::to_string(id) + " " + std::to_string(id) + " 1\n";
 }

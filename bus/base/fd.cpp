@@ -1,5 +1,7 @@
 #include "bus/base/fd.hpp"
 
+#include <array>
+
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -15,6 +17,12 @@ result<fd> fd::duplicate() const noexcept {
   const int copy = ::fcntl(number_, F_DUPFD_CLOEXEC, 0);
   if (copy < 0) return unexpected(last_system_error());
   return fd(copy);
+}
+
+result<pipe_ends> make_pipe() noexcept {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return unexpected(last_system_error());
+  return pipe_ends{.reader = fd(ends[0]), .writer = fd(ends[1])};
 }
 
 }  // namespace bus

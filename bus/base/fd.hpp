@@ -33,4 +33,11 @@ class fd {
   int number_ = -1;
 };
 
+struct pipe_ends {
+  fd reader;
+  fd writer;
+};
+// A new pipe. Errors: the kernel's.
+[[nodiscard]] result<pipe_ends> make_pipe() noexcept;
+
 }  // namespace bus

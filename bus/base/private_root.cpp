@@ -25,8 +25,6 @@ constexpr const char* building_site = "/usr";  // any directory that each system
 constexpr const char* root_options = "mode=0755,size=1m,nr_inodes=4k";
 constexpr const char* scratch_options = "mode=1777,size=64m,nr_inodes=16k";
 
-int error_unless(bool done) noexcept { return done ? 0 : errno; }
-
 std::uint64_t attributes_of(reach how) noexcept {
   switch (how) {
     case reach::writes:

@@ -4,12 +4,16 @@
 
 #include "bus/base/visible_files.hpp"
 
+#include <cerrno>
 #include <cstdint>
 #include <set>
 #include <string>
 #include <vector>
 
 namespace bus {
+
+// What a system call in the child has come to: an errno, or 0.
+[[nodiscard]] inline int error_unless(bool done) noexcept { return done ? 0 : errno; }
 
 class private_root {
  public:

@@ -5,13 +5,12 @@
 #include "bus/base/fd.hpp"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <climits>
 #include <csignal>
 #include <stdexcept>
+#include <utility>
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -26,10 +25,10 @@ class lifeline {
  public:
   // Throws std::runtime_error when no descriptors are left.
   lifeline() {
-    std::array<int, 2> ends{};
-    if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("no descriptors left");
-    far_ = fd(ends[0]);
-    near_ = fd(ends[1]);
+    auto made = make_pipe();
+    if (!made) throw std::runtime_error("no descriptors left");
+    far_ = std::move(made->reader);
+    near_ = std::move(made->writer);
   }
   // For a forked child, first of all: the kernel kills it when the thread that made it ends. False:
   // that has ended already, and the child should, too.

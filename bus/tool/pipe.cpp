@@ -93,14 +93,14 @@ class pipeline {
     fd output;
     fd next;
     if (i < joints_.size()) {
-      auto first = make_pipe();
-      auto second = make_pipe();
+      auto first = make_wide_pipe();
+      auto second = make_wide_pipe();
       if (!first || !second) throw failure(exit_code::not_so, "no descriptors left for a pipe");
-      output = std::move(first->second);
-      next = std::move(second->first);
+      output = std::move(first->writer);
+      next = std::move(second->reader);
       plan.descriptors.emplace_back(output.get(), STDOUT_FILENO);
-      joints_[i]->from = std::make_unique<stream_end>(joined_.context(), std::move(first->first));
-      joints_[i]->to = std::make_unique<stream_end>(joined_.context(), std::move(second->second));
+      joints_[i]->from = std::make_unique<stream_end>(joined_.context(), std::move(first->reader));
+      joints_[i]->to = std::make_unique<stream_end>(joined_.context(), std::move(second->writer));
     }
     auto started = child_process::start(plan);
     if (!started) throw cannot_start("/bin/sh", started.error());

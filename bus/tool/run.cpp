@@ -141,7 +141,7 @@ class runner {
     }
     std::vector<fd> theirs;
     const auto connect = [&](std::unique_ptr<stream_end>& ours, int number) {
-      auto made = make_pipe();
+      auto made = make_wide_pipe();
       if (!made) throw failure(exit_code::not_so, "no pipe: " + made.error().message());
       auto& [from, to] = *made;
       const bool is_input = number == STDIN_FILENO;

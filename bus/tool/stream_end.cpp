@@ -1,7 +1,6 @@
 #include "bus/tool/stream_end.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 
 #include <fcntl.h>
@@ -22,11 +21,10 @@ constexpr int pipe_bytes = 256 << 10;
 
 }  // namespace
 
-result<std::pair<fd, fd>> make_pipe() noexcept {
-  std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return unexpected(last_system_error());
-  static_cast<void>(::fcntl(ends[1], F_SETPIPE_SZ, pipe_bytes));
-  return std::pair<fd, fd>(fd(ends[0]), fd(ends[1]));
+result<pipe_ends> make_wide_pipe() noexcept {
+  auto made = make_pipe();
+  if (made) static_cast<void>(::fcntl(made->writer.get(), F_SETPIPE_SZ, pipe_bytes));
+  return made;
 }
 
 stream_end::stream_end(asio::io_context& context, fd&& end)

@@ -22,8 +22,8 @@
 
 namespace bus::tool {
 
-// Both ends of a new pipe, as large as we may have it: who reads, who writes. Errors: the kernel's.
-[[nodiscard]] result<std::pair<fd, fd>> make_pipe() noexcept;
+// A new pipe, as large as we may have it. Errors: the kernel's.
+[[nodiscard]] result<pipe_ends> make_wide_pipe() noexcept;
 
 class stream_end {
  public:

@@ -5,12 +5,10 @@
 #include "transports/pipe/hub.hpp"
 #include "transports/pipe/outbox.hpp"
 
-#include <array>
 #include <memory>
 #include <string>
 #include <utility>
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -35,17 +33,6 @@ bus::result<std::string> pipe_address(const pipe_pair& ends, const pipe_pair& nu
 
 namespace pipes {
 namespace {
-
-struct new_pipe {
-  bus::fd out;  // to read from
-  bus::fd in;
-};
-
-bus::result<new_pipe> make_pipe() {
-  std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return bus::unexpected(bus::last_system_error());
-  return new_pipe{.out = bus::fd(ends[0]), .in = bus::fd(ends[1])};
-}
 
 class pipe_transport final : public bus::transport {
  public:
@@ -84,21 +71,22 @@ class pipe_transport final : public bus::transport {
   }
 
   [[nodiscard]] bus::result<bus::invitation> invite(int first, bool is_trusted) override {
-    auto down = make_pipe();
+    auto down = bus::make_pipe();
     if (!down) return bus::unexpected(down.error());
-    auto up = make_pipe();
+    auto up = bus::make_pipe();
     if (!up) return bus::unexpected(up.error());
-    auto ours =
-        pipe_address({.in = up->out.get(), .out = down->in.get(), .lends_pages = is_trusted});
-    auto theirs = pipe_address({.in = down->out.get(), .out = up->in.get(), .lends_pages = true},
-                               {.in = first, .out = first + 1});
+    auto ours = pipe_address(
+        {.in = up->reader.get(), .out = down->writer.get(), .lends_pages = is_trusted});
+    auto theirs =
+        pipe_address({.in = down->reader.get(), .out = up->writer.get(), .lends_pages = true},
+                     {.in = first, .out = first + 1});
     if (!ours || !theirs) return bus::unexpected(bus::errc::bad_address);
     bus::invitation made;
-    made.theirs.push_back(std::move(down->out));
-    made.theirs.push_back(std::move(up->in));
+    made.theirs.push_back(std::move(down->reader));
+    made.theirs.push_back(std::move(up->writer));
     made.their_address = std::move(*theirs);
-    made.ours.push_back(std::move(up->out));
-    made.ours.push_back(std::move(down->in));
+    made.ours.push_back(std::move(up->reader));
+    made.ours.push_back(std::move(down->writer));
     made.our_address = std::move(*ours);
     return made;
   }
