@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 
 namespace bus {
 namespace {
@@ -24,7 +25,7 @@ constexpr std::string_view publish_verb = "publish";
 constexpr std::string_view subscribe_verb = "subscribe to";
 constexpr std::string_view subscribe_all_verb = "subscribe to all of";
 
-void check(const char* which, const std::vector<std::string>& patterns) {
+void check_patterns(const char* which, const std::vector<std::string>& patterns) {
   for (const std::string& each : patterns) {
     const auto verdict = check_pattern(each);
     if (verdict) continue;
@@ -32,6 +33,21 @@ void check(const char* which, const std::vector<std::string>& patterns) {
                 std::string("allow::") + which + " names '" + each +
                     "', which is no pattern: " + std::string(reason(verdict.fault)) + " (at byte " +
                     std::to_string(verdict.at) + ")");
+  }
+}
+
+void check_paths(const char* which, const std::vector<std::string>& paths) {
+  for (const std::string& each : paths) {
+    std::error_code failed;
+    const auto meant = std::filesystem::canonical(each, failed);
+    const std::string names = std::string("allow::") + which + " names '" + each + "', ";
+    if (failed) {
+      throw error(failed, names + "which cannot be found: " + failed.message() +
+                              "; make it, or leave it out");
+    }
+    if (meant == meant.root_path()) {
+      throw error(errc::denied, names + "which is all of the file system; name what is needed");
+    }
   }
 }
 
@@ -56,8 +72,10 @@ type_info to_type_info(const wire::Type& words) {
 
 gateway::gateway(core& outside, allow rights, std::string program)
     : outside_(outside), rights_(std::move(rights)), program_(std::move(program)) {
-  check("publish", rights_.publish);
-  check("subscribe", rights_.subscribe);
+  check_patterns("publish", rights_.publish);
+  check_patterns("subscribe", rights_.subscribe);
+  check_paths("reads", rights_.reads);
+  check_paths("writes", rights_.writes);
   const node_options& ours = outside_.options();
   node_options options{.name = ours.name,
                        .transports = outside_.bill_for_children(),

@@ -31,7 +31,7 @@ namespace bus {
 
 class gateway final : public overseer, public conveyor::owner {
  public:
-  // Throws bus::error for a bad pattern in `rights`, and if the node within cannot be.
+  // Throws bus::error for a bad pattern or path in `rights`, and if the node within cannot be.
   gateway(core& outside, allow rights, std::string program);
   ~gateway();
   gateway(const gateway&) = delete;
