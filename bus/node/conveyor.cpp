@@ -6,6 +6,16 @@
 
 namespace bus {
 
+void flow::held_by(const conveyor& one) noexcept {
+  ++holders;
+  blocking += one.blocks() ? 1 : 0;
+}
+
+bool flow::let_go_by(const conveyor& one) noexcept {
+  blocking -= one.blocks() ? 1 : 0;
+  return --holders > 0;
+}
+
 bool flow::pass(sample&& one) noexcept {
   const frame original = one.message_head();
   if (original.sequence <= last) return false;
@@ -33,7 +43,7 @@ conveyor::conveyor(core& from, owner& tells, setup wanted)
     if (queue_) see_off();
     if (std::erase(over_, key) != 0) {  // it is back before its last words went on
       flows_[key]->is_over = false;
-    } else if (flow* const one = tells_.joined(about, blocks())) {
+    } else if (flow* const one = tells_.joined(*this, about)) {
       flows_[key] = one;
     }
   };
@@ -53,7 +63,7 @@ conveyor::conveyor(core& from, owner& tells, setup wanted)
 
 conveyor::~conveyor() {
   from_.retire(queue_);
-  for (const auto& [key, one] : flows_) tells_.left(key, blocks());
+  for (const auto& [key, one] : flows_) tells_.left(*this, key);
 }
 
 void conveyor::drain() noexcept {
@@ -85,7 +95,7 @@ void conveyor::see_off() noexcept {
   std::erase_if(over_, [this](const source_key& key) {
     if (queue_->holds(key.first, key.second)) return false;
     flows_.erase(key);
-    tells_.left(key, blocks());
+    tells_.left(*this, key);
     return true;
   });
 }

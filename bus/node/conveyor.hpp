@@ -21,6 +21,8 @@ namespace bus {
 
 using source_key = std::pair<node_id, std::uint32_t>;
 
+class conveyor;
+
 // One publisher that is passed on. Several conveyors may bring its messages: each goes once.
 struct flow {
   core& to;
@@ -39,7 +41,10 @@ struct flow {
     if (needs_route && into.routes.empty()) return false;
     return (!needs_route && into.gated == 0) || to.has_room(into);
   }
-  // True: it went on, once more or for the first time.
+  void held_by(const conveyor& one) noexcept;
+  // False: nobody holds it any more.
+  [[nodiscard]] bool let_go_by(const conveyor& one) noexcept;
+  // False: it has gone on already.
   bool pass(sample&& one) noexcept;
   // Says up to where it was published, though some of that will never come.
   void close() noexcept {
@@ -54,8 +59,8 @@ class conveyor {
   class owner {
    public:
     // Null: this one is not passed on.
-    virtual flow* joined(const source_event& about, bool is_blocking) noexcept = 0;
-    virtual void left(source_key which, bool is_blocking) noexcept = 0;
+    virtual flow* joined(const conveyor& by, const source_event& about) noexcept = 0;
+    virtual void left(const conveyor& by, source_key which) noexcept = 0;
     // One was passed on to `to`, or thrown away since nobody passes it on.
     virtual void passed(const core& to) noexcept = 0;
     virtual void thrown_away() noexcept = 0;
@@ -80,11 +85,13 @@ class conveyor {
   // Passes on what can go.
   void drain() noexcept;
   [[nodiscard]] bool is_due() const noexcept { return is_due_; }
+  [[nodiscard]] const core& from() const noexcept { return from_; }
+  // It loses nothing.
+  [[nodiscard]] bool blocks() const noexcept { return when_full_ == drop::none; }
   // Nothing waits, or what waits cannot go.
   [[nodiscard]] bool is_settled() const noexcept { return queue_->empty() || wait_; }
 
  private:
-  [[nodiscard]] bool blocks() const noexcept { return when_full_ == drop::none; }
   void see_off() noexcept;
   void call() noexcept {
     is_due_ = true;

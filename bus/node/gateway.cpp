@@ -68,6 +68,14 @@ type_info to_type_info(const wire::Type& words) {
           .hash = words.hash()};
 }
 
+wire::Refused to_wire(const std::pair<std::string, std::string>& what, const std::string& reason) {
+  wire::Refused words;
+  words.set_verb(what.first);
+  words.set_name(what.second);
+  words.set_reason(reason);
+  return words;
+}
+
 }  // namespace
 
 gateway::gateway(core& outside, allow rights, std::string program)
@@ -157,7 +165,11 @@ bool gateway::arm() noexcept {
 void gateway::work() noexcept {
   if (!std::exchange(due_, false)) return;
   try {
-    for (const node_id peer : std::exchange(lost_, {})) see_off(peer);
+    for (const node_id peer : std::exchange(lost_, {})) {
+      take_off_card(peer);
+      withdraw_unlisted(peer);
+      if (peer == peer_) inward_.clear();
+    }
     if (const auto words = std::exchange(news_, nullptr)) review(*words);
     listen();
   } catch (...) {
@@ -216,16 +228,6 @@ void gateway::begin_life(node_id child) {
                                 kin_.pid());
 }
 
-void gateway::see_off(node_id peer) {
-  for (auto at = offers_.lower_bound({peer, 0}); at != offers_.end() && at->first.first == peer;) {
-    const auto next = std::next(at);
-    at->second.is_on_card = false;
-    if (!at->second.passing) withdraw(at);
-    at = next;
-  }
-  if (peer == peer_) inward_.clear();
-}
-
 void gateway::keep_schemas(const wire::Introduce& words) {
   std::map<std::uint64_t, const std::string*> told;
   for (const wire::Schema& each : words.schemas()) told[each.hash()] = &each.text();
@@ -252,11 +254,24 @@ type_info gateway::type_of(const wire::Type& words) const {
 
 // ---------------------------------------------------------------- what it publishes
 
-void gateway::review_offers(const wire::Card& card) {
-  for (auto at = offers_.lower_bound({peer_, 0}); at != offers_.end() && at->first.first == peer_;
+void gateway::take_off_card(node_id peer) noexcept {
+  for (auto at = offers_.lower_bound({peer, 0}); at != offers_.end() && at->first.first == peer;
        ++at) {
     at->second.is_on_card = false;
   }
+}
+
+// Those of which something is still to be passed on go when that is done.
+void gateway::withdraw_unlisted(node_id peer) {
+  for (auto at = offers_.lower_bound({peer, 0}); at != offers_.end() && at->first.first == peer;) {
+    const auto next = std::next(at);
+    if (!at->second.is_on_card && !at->second.passing) withdraw(at);
+    at = next;
+  }
+}
+
+void gateway::review_offers(const wire::Card& card) {
+  take_off_card(peer_);
   for (const wire::Advertisement& words : card.advertisements()) {
     const source_key key{peer_, words.publisher()};
     if (const auto known = offers_.find(key); known != offers_.end()) {
@@ -273,12 +288,7 @@ void gateway::review_offers(const wire::Card& card) {
       offers_[key].ours = &ours;
     }
   }
-  for (auto at = offers_.lower_bound({peer_, 0});
-       at != offers_.end() && at->first.first == peer_;) {
-    const auto next = std::next(at);
-    if (!at->second.is_on_card && !at->second.passing) withdraw(at);
-    at = next;
-  }
+  withdraw_unlisted(peer_);
 }
 
 void gateway::withdraw(std::map<source_key, offer>::iterator at) {
@@ -365,12 +375,16 @@ void gateway::review_wishes(const wire::Card& card) {
 
 // ---------------------------------------------------------------- flows
 
-flow* gateway::joined(const source_event& about, bool is_blocking) noexcept {
+// What comes from the child comes from the node within, whatever number it gives itself.
+bool gateway::is_outward(const conveyor& one) const noexcept {
+  return &one.from() == inside_.get();
+}
+
+flow* gateway::joined(const conveyor& by, const source_event& about) noexcept {
   try {
-    flow* const one = about.node == peer_ ? join_offer(about) : join_inward(about);
+    flow* const one = is_outward(by) ? join_offer(about) : join_inward(about);
     if (!one) return nullptr;
-    ++one->holders;
-    one->blocking += is_blocking ? 1 : 0;
+    one->held_by(by);
     return one;
   } catch (...) {
     outside_.complain("out of memory for another topic of " + program_);
@@ -412,22 +426,28 @@ flow* gateway::join_inward(const source_event& about) {
   return one.get();
 }
 
-void gateway::left(source_key which, bool is_blocking) noexcept {
-  const auto let_go = [&](flow& one) {
-    one.blocking -= is_blocking ? 1 : 0;
-    return --one.holders == 0;
-  };
-  if (const auto at = offers_.find(which); at != offers_.end() && at->second.passing) {
-    offer& one = at->second;
-    if (!let_go(*one.passing)) return;
-    if (one.passing->is_over) one.passing->close();
-    one.cause = one.passing->cause;
-    one.passing.reset();
-    if (!one.is_on_card) withdraw(at);
-    return;
+void gateway::left(const conveyor& by, source_key which) noexcept {
+  if (is_outward(by)) {
+    leave_offer(which, by);
+  } else {
+    leave_inward(which, by);
   }
+}
+
+void gateway::leave_offer(source_key which, const conveyor& by) {
+  const auto at = offers_.find(which);
+  if (at == offers_.end() || !at->second.passing) return;
+  offer& one = at->second;
+  if (one.passing->let_go_by(by)) return;
+  if (one.passing->is_over) one.passing->close();
+  one.cause = one.passing->cause;
+  one.passing.reset();
+  if (!one.is_on_card) withdraw(at);
+}
+
+void gateway::leave_inward(source_key which, const conveyor& by) {
   const auto at = inward_flows_.find(which);
-  if (at == inward_flows_.end() || !let_go(*at->second)) return;
+  if (at == inward_flows_.end() || at->second->let_go_by(by)) return;
   if (at->second->is_over) at->second->close();
   inside_->retire(at->second->into, at->second->cause);
   inward_flows_.erase(at);
@@ -479,20 +499,14 @@ void gateway::refuse(std::string_view verb, const std::string& name, std::string
 void gateway::describe(wire::Links& links) const {
   for (const auto& [key, reason] : refused_) {
     wire::Refused& one = *links.add_refused();
+    one = to_wire(key, reason);
     *one.mutable_child() = kin_;
-    one.set_verb(key.first);
-    one.set_name(key.second);
-    one.set_reason(reason);
   }
 }
 
+// The child knows who it is.
 void gateway::complete(wire::Introduce& words) const {
-  for (const auto& [key, reason] : refused_) {
-    wire::Refused& one = *words.add_refused();
-    one.set_verb(key.first);
-    one.set_name(key.second);
-    one.set_reason(reason);
-  }
+  for (const auto& [key, reason] : refused_) *words.add_refused() = to_wire(key, reason);
 }
 
 std::vector<std::string> gateway::refusals() const {

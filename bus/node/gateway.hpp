@@ -75,14 +75,15 @@ class gateway final : public overseer, public conveyor::owner {
   void turned_away(std::uint64_t messages) noexcept override;
   void complete(wire::Introduce& words) const override;
 
-  flow* joined(const source_event& about, bool is_blocking) noexcept override;
-  void left(source_key which, bool is_blocking) noexcept override;
+  flow* joined(const conveyor& by, const source_event& about) noexcept override;
+  void left(const conveyor& by, source_key which) noexcept override;
   void passed(const core& to) noexcept override;
   void thrown_away() noexcept override { turned_away(1); }
   void due() noexcept override { due_ = true; }
 
   void review(const wire::Introduce& words);
-  void see_off(node_id peer);
+  void take_off_card(node_id peer) noexcept;
+  void withdraw_unlisted(node_id peer);
   void begin_life(node_id child);
   void keep_schemas(const wire::Introduce& words);
   [[nodiscard]] type_info type_of(const wire::Type& words) const;
@@ -93,6 +94,9 @@ class gateway final : public overseer, public conveyor::owner {
   void withdraw(std::map<source_key, offer>::iterator at);
   flow* join_offer(const source_event& about);
   flow* join_inward(const source_event& about);
+  void leave_offer(source_key which, const conveyor& by);
+  void leave_inward(source_key which, const conveyor& by);
+  [[nodiscard]] bool is_outward(const conveyor& one) const noexcept;
   [[nodiscard]] std::string why_not(const std::vector<std::string>& allowed) const;
   void refuse(std::string_view verb, const std::string& name, std::string reason,
               std::size_t counter);
