@@ -16,6 +16,7 @@ namespace {
 // More topics than these are not told over a network with our card: at 320 bytes each, half of what
 // a control message may hold.
 constexpr int introduced_topics_max = 100'000;
+constexpr int introduced_refusals_max = 64;
 constexpr std::size_t introduced_schemas_max = 4 << 20;
 
 wire::Type to_wire(const type_info& type) {
@@ -504,7 +505,8 @@ void core::introduced(node_id from, const wire::Introduce& words) {
   if (overseer_) return;
   if (words.refused_size() > 0 || keeper_ == from) {
     keeper_ = from;
-    refused_here_.assign(words.refused().begin(), words.refused().end());
+    const int count = std::min(words.refused_size(), introduced_refusals_max);
+    refused_here_.assign(words.refused().begin(), words.refused().begin() + count);
     links_file_.dirty = true;
   }
   for (const wire::Card& other : words.others()) {
