@@ -9,6 +9,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <utility>
 
@@ -32,13 +33,24 @@ inline void calm_sanitizers(bus::spawn_options& options) {
   options.environment.emplace_back("TSAN_OPTIONS=");
 }
 
+// All turn until it is done, or the patience is over.
+template <class Done>
+[[nodiscard]] bool turn_all(std::initializer_list<bus::node*> nodes, Done&& done) {
+  const auto until = bus::deadline::after(patience);
+  while (!done()) {
+    if (until.passed()) return false;
+    for (bus::node* const one : nodes) one->run_for(std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
 struct family {
   scratch_directory scratch;
   bus::node parent;
 
-  family() : parent(options()) {}
-  [[nodiscard]] bus::node_options options() const {
-    bus::node_options made = kin("parent");
+  family() : parent(options("parent")) {}
+  [[nodiscard]] bus::node_options options(const std::string& name) const {
+    bus::node_options made = kin(name);
     made.directory = scratch.path();
     return made;
   }
@@ -55,12 +67,7 @@ struct family {
   }
   template <class Done>
   [[nodiscard]] bool turn(Done&& done) {
-    const auto until = bus::deadline::after(patience);
-    while (!done()) {
-      if (until.passed()) return false;
-      parent.run_for(std::chrono::milliseconds(1));
-    }
-    return true;
+    return turn_all({&parent}, done);
   }
 };
 
@@ -68,22 +75,10 @@ struct family {
 struct household : family {
   bus::node other;
 
-  household() : other(other_options()) {}
-  [[nodiscard]] bus::node_options other_options() const {
-    bus::node_options made = kin("other");
-    made.directory = scratch.path();
-    return made;
-  }
-  // Both turn until it is done, or the patience is over.
+  household() : other(options("other")) {}
   template <class Done>
   [[nodiscard]] bool turn_both(Done&& done) {
-    const auto until = bus::deadline::after(patience);
-    while (!done()) {
-      if (until.passed()) return false;
-      parent.run_for(std::chrono::milliseconds(1));
-      other.run_for(std::chrono::milliseconds(1));
-    }
-    return true;
+    return turn_all({&parent, &other}, done);
   }
 };
 

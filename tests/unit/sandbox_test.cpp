@@ -243,8 +243,7 @@ TEST_CASE("a subscriber that makes no room blocks a locked-in child's publisher"
 
 TEST_CASE("a parent that sleeps, and one on an event loop, are woken for a locked-in child") {
   household one;
-  bus::node_options options = kin("third");
-  options.directory = one.scratch.path();
+  bus::node_options options = one.options("third");
   options.waiting = bus::wait_policy::sleep;
   bus::node third(options);
   auto numbers = third.subscribe<reading>("allowed/*", {.when_full = bus::drop::none});
