@@ -155,9 +155,29 @@ void core::come_up() {
   }
   open_directory();
   shelter_ = std::make_unique<shelter>(options_.memory_bytes_max);
-  reception_ = std::make_unique<reception>(
+  reception_ = make_reception();
+  open_transports();
+  begin_card();
+  // A node is its own peer: its publishers may meet its own subscriptions. What changes later is
+  // told to the directory piece by piece.
+  directory_.upsert(card_, directory::origin::local);
+  if (auto written = rendezvous_->write_card(card_); !written) {
+    throw error(written.error(), "cannot write the node's card in " + rendezvous_->path() + ": " +
+                                     written.error().message() + "; " + advice(written.error()));
+  }
+  if (rendezvous_->wait_handle() >= 0) watch(rendezvous_->wait_handle(), from_rendezvous);
+  watch(timer_.get(), from_timer);
+  on_cards(rendezvous_->changes());
+  call_peers();
+  if (!options_.context) post_sentry();
+  flush_files();
+}
+
+std::unique_ptr<reception> core::make_reception() {
+  return std::make_unique<reception>(
       *ledger_,
       reception::surroundings{
+          .self = id_,
           .introduced = [this](node_id from,
                                const wire::Introduce& words) { introduced(from, words); },
           .schema_seen =
@@ -199,21 +219,6 @@ void core::come_up() {
           .turned_away = overseer_
                              ? [this](std::uint64_t messages) { overseer_->turned_away(messages); }
                              : std::function<void(std::uint64_t)>()});
-  open_transports();
-  begin_card();
-  // A node is its own peer: its publishers may meet its own subscriptions. What changes later is
-  // told to the directory piece by piece.
-  directory_.upsert(card_, directory::origin::local);
-  if (auto written = rendezvous_->write_card(card_); !written) {
-    throw error(written.error(), "cannot write the node's card in " + rendezvous_->path() + ": " +
-                                     written.error().message() + "; " + advice(written.error()));
-  }
-  if (rendezvous_->wait_handle() >= 0) watch(rendezvous_->wait_handle(), from_rendezvous);
-  watch(timer_.get(), from_timer);
-  on_cards(rendezvous_->changes());
-  call_peers();
-  if (!options_.context) post_sentry();
-  flush_files();
 }
 
 void core::begin_card() {

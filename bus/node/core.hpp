@@ -315,6 +315,7 @@ class core {
   void hang_bell();
   void come_up();
   void begin_card();
+  [[nodiscard]] std::unique_ptr<reception> make_reception();
   void hear(bool called_only);
   [[nodiscard]] std::size_t room_to_hear() const noexcept;
   [[nodiscard]] bool admits(const publication& source, std::uint64_t bytes = 0) noexcept;

@@ -57,6 +57,7 @@ publication& core::advertise(const std::string& topic, const type_info& type,
   source.number = ++last_number_;
   source.topic = topic;
   source.type = to_wire(type);
+  source.on_behalf_of = on_behalf_of;
   std::weak_ptr<const std::string>& kept_schema = schemas_in_use_[type.hash];
   source.schema = kept_schema.lock();
   if (!source.schema || *source.schema != type.schema) {
@@ -315,7 +316,7 @@ void core::meet_own(const wire::Interest& changed) {
     const wire::Interest* refused = nullptr;
     appetite whose;
     directory_.for_each_interested(source.topic, [&](node_id peer, const wire::Interest& one) {
-      if (peer != id_) return;
+      if (peer != id_ || is_own_voice(source.on_behalf_of, one.on_behalf_of())) return;
       if (types_agree(source.type, one)) {
         add_to(whose, one);
       } else {
@@ -340,6 +341,7 @@ void core::rematch(publication& source) {
   directory_.for_each_interested(source.topic, [&](node_id peer, const wire::Interest& interest) {
     ++steps_;
     if (directory_.find(peer)->card.version() != card_version) return;
+    if (peer == id_ && is_own_voice(source.on_behalf_of, interest.on_behalf_of())) return;
     if (types_agree(source.type, interest)) {
       add_to(peers[peer], interest);
     } else {

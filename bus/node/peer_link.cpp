@@ -297,6 +297,9 @@ void peer_link::attach(attachment& one) {
   attach.set_publisher(one.source->number);
   attach.set_topic(one.source->topic);
   *attach.mutable_type() = one.source->type;
+  if (!one.source->on_behalf_of.name().empty()) {
+    *attach.mutable_on_behalf_of() = one.source->on_behalf_of;
+  }
   attach.set_next_sequence(one.source->head.sequence + 1);
   if (!via().about().needs_directory) attach.set_schema(*one.source->schema);
   if (!send_control(words, &one.probe)) return;

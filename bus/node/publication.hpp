@@ -21,6 +21,7 @@ struct publication {
   std::uint32_t number = 0;
   std::string topic;
   wire::Type type;
+  wire::Kin on_behalf_of;                     // without a name: of nobody else
   std::shared_ptr<const std::string> schema;  // shared by all publishers of the type
   int card_index = 0;                         // of its advertisement in our card
   frame head;                      // everything but sequence, stamp and bytes; sequence = last used

@@ -85,6 +85,10 @@ void reception::meet(source& one, const std::shared_ptr<subscription>& to) {
   ++steps_;
   if (!matches(to->interest().pattern(), one.topic) || !types_agree(one.type, to->interest()))
     return;
+  if (one.key.first == around_.self &&
+      is_own_voice(one.on_behalf_of, to->interest().on_behalf_of())) {
+    return;
+  }
   ledger_row& row = ledger_.take(row_kind::source, to->number(), one.key.first, one.key.second);
   row.set(column::source_sequence, one.account.last());
   one.targets.push_back({.to = to, .row = &row});
@@ -314,6 +318,7 @@ void reception::attach(node_id from, const wire::Attach& words) {
   one.topic = words.topic();
   by_topic_.emplace(one.topic, &one);
   one.type = words.type();
+  one.on_behalf_of = words.on_behalf_of();
   one.account = source_account(words.next_sequence());
   std::vector<std::uint32_t> met;
   patterns_.match(one.topic, [&](std::uint32_t number) { met.push_back(number); });

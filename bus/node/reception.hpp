@@ -38,6 +38,7 @@ class reception final : public sink {
  public:
   // What the reception asks of the node around it.
   struct surroundings {
+    node_id self;
     std::function<void(node_id from, const wire::Introduce&)> introduced;
     std::function<void(const wire::Attach&)> schema_seen;
     // A peer's way into us has ended; bury() it when it is proved dead.
@@ -99,6 +100,7 @@ class reception final : public sink {
     source_key key;
     std::string topic;
     wire::Type type;
+    wire::Kin on_behalf_of;
     source_account account;
     std::vector<target> targets;
     // For those that block: which counting it is, and what came in it.

@@ -9,6 +9,11 @@ bool types_agree(const wire::Type& advertised, const wire::Interest& interest) {
   return interest.type().hash() == advertised.hash() && interest.type().name() == advertised.name();
 }
 
+bool is_own_voice(const wire::Kin& speaker, const wire::Kin& listener) {
+  return !speaker.name().empty() && speaker.name() == listener.name() &&
+         speaker.pid() == listener.pid();
+}
+
 void directory::count(const known_node& one, std::ptrdiff_t by) noexcept {
   if (!one.local && !one.speaks) by_hearsay_ += static_cast<std::size_t>(by);
 }

@@ -39,6 +39,10 @@ struct known_node {
 // all.
 [[nodiscard]] bool types_agree(const wire::Type& advertised, const wire::Interest& interest);
 
+// Whether a node publishes and subscribes for one and the same child: it hears itself, and what it
+// says does not come back to it. Requires: both are of one node.
+[[nodiscard]] bool is_own_voice(const wire::Kin& speaker, const wire::Kin& listener);
+
 class directory {
  public:
   enum class origin : std::uint8_t { local, itself, hearsay };

@@ -3,6 +3,7 @@
 // what they mean together.
 #include "bus/route/explain.hpp"
 
+#include "bus/route/directory.hpp"
 #include "bus/route/explain_path.hpp"
 #include "bus/route/explain_verdict.hpp"
 #include "bus/route/explain_words.hpp"
@@ -98,6 +99,10 @@ class inquiry {
       for (const node_report* const target : found_.targets) {
         for (const auto& interest : target->card.interests()) {
           if (!matches(interest.pattern(), words.topic())) continue;
+          if (source.id == target->id &&
+              is_own_voice(words.on_behalf_of(), interest.on_behalf_of())) {
+            continue;
+          }
           path& made = told_.paths.emplace_back();
           made.from = party_of(source, words);
           made.to = party_of(*target, interest);

@@ -1,6 +1,7 @@
 // A child that is locked in, its parent, and the rest of the bus, which the child can reach through
 // its parent only.
 #include "tests/unit/family.hpp"
+#include "transports/inproc/inproc.hpp"
 
 #include <chrono>
 #include <csignal>
@@ -63,6 +64,25 @@ TEST_CASE("a locked-in child that sends back all it hears", "[.]") {
     if ((*one)->number == 0) return;
     REQUIRE(out.publish_wait(reading{(*one)->number}, patience));
   }
+}
+
+// It hears itself within its own process, as every node does that can.
+TEST_CASE("a locked-in child that hears what it says", "[.]") {
+  bus::node_options options = kin("child");
+  options.transports.push_back(transports::inproc());
+  bus::node here(std::move(options));
+  auto talk = here.subscribe<reading>("talk", {.when_full = bus::drop::none});
+  auto go = here.subscribe<reading>("go", {.when_full = bus::drop::none});
+  auto out = here.advertise<reading>("talk");
+  REQUIRE(go.take(patience));
+  for (std::uint64_t i = 1; i <= 100; ++i) {
+    REQUIRE(out.publish_wait(reading{i}, patience));
+    const auto own = talk.take(patience);
+    REQUIRE(own);
+    REQUIRE((*own)->number == i);
+  }
+  REQUIRE(go.take(patience));
+  REQUIRE(talk.accounts().expected == 100);
 }
 
 TEST_CASE("a locked-in child that wants more than it may", "[.]") {
@@ -149,6 +169,30 @@ TEST_CASE("a locked-in child hears exactly what it may, from whoever publishes i
   REQUIRE(one.turn_both([&] { return allowed.matched() == 0 && echo.matched() == 0; }));
   REQUIRE(echo.accounts().balanced());
   REQUIRE(echo.accounts().lost_in_all() == 0);
+}
+
+TEST_CASE("what a locked-in child says to itself does not come back to it by its parent") {
+  household one;
+  auto go = one.other.advertise<reading>("go");
+  std::uint64_t heard = 0;
+  std::optional<bus::listener> own;
+  const bool is_heard = GENERATE(false, true);
+  if (is_heard) {
+    own.emplace(
+        one.parent.subscribe<reading>("talk", [&](const bus::received<reading>&) { ++heard; }));
+  }
+  auto child = lock_in(one, "a locked-in child that hears what it says",
+                       {.publish = {"talk"}, .subscribe = {"talk", "go"}});
+  REQUIRE(one.turn_both([&] { return go.matched() == 1 && (!own || own->matched() == 1); }));
+  REQUIRE(go.publish(reading{1}));
+  REQUIRE(one.turn_both([&] { return !own || heard == 100; }));
+  REQUIRE(go.publish(reading{2}));
+  REQUIRE(one.turn_both([&] { return child.last_end().has_value(); }));
+  REQUIRE(child.last_end() == bus::exit_status{});
+  // To nobody, if nobody else is there.
+  REQUIRE(child.relayed().out == (is_heard ? 100 : 0));
+  REQUIRE(child.relayed().in == 2);
+  REQUIRE(child.relayed().refused_messages == 0);
 }
 
 TEST_CASE("what a locked-in child may not is refused, counted, and explained on both sides") {
