@@ -2,19 +2,21 @@
 // pair of them. Both use pipes of the same size; nobody touches the payloads.
 //
 //   rate        one way, GB/s: write and read of a whole message; vmsplice and read; the transport
-//               where it copies, and where it lends pages. Ours over the better of the raw two.
+//               where it copies, and where it lends pages; whole nodes that lend pages, by the
+//               public API, as they wait by default. Ours over the better of the raw two.
 //   round trip  64 B there and back, us, both asleep in between: blocking read and write; the
 //               transport under a node's habits (poll, arm, sleep on all descriptors); whole nodes,
 //               by the public API: that sleep at once, and as they wait by default.
 //
-// Else the seam is measured, and nothing above it. Medians over the rounds, with the least and the
-// most.
+// Nodes aside, the seam is measured and nothing above it. Medians over the rounds, with the least
+// and the most.
 #include "bus/bus.hpp"
 #include "tests/contract/pipe_switchboard.hpp"
 #include "transports/pipe/pipe.hpp"
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
@@ -44,11 +46,12 @@ using contract::loose_ends;
 using contract::must;
 using contract::party;
 
-enum class way : std::size_t { write, vmsplice, copies, pages };  // the raw ones first
-constexpr std::array<way, 4> all_ways = {way::write, way::vmsplice, way::copies, way::pages};
+enum class way : std::size_t { write, vmsplice, copies, pages, nodes };  // the raw ones first
+constexpr std::array<way, 5> all_ways = {way::write, way::vmsplice, way::copies, way::pages,
+                                         way::nodes};
 
 const char* name_of(way by) {
-  constexpr std::array<const char*, 4> names = {"write", "vmsplice", "copies", "pages"};
+  constexpr std::array<const char*, 5> names = {"write", "vmsplice", "copies", "pages", "nodes"};
   return names[static_cast<std::size_t>(by)];
 }
 
@@ -294,6 +297,71 @@ rates our_rate(const settings& run, way by, std::size_t size) {
   return rate;
 }
 
+// In no directory: it meets whoever is at the other end.
+bus::node node_at(loose_ends ends, bus::wait_policy waiting, bool lends_pages = false,
+                  std::uint32_t link_depth = 1024) {
+  const auto address = transports::pipe_address(
+      {.in = ends.in.release(), .out = ends.out.release(), .lends_pages = lends_pages});
+  must(address.has_value(), "pipe_address");
+  bus::node_options options{.name = "end", .transports = {transports::pipe()}};
+  options.directory = bus::no_directory;
+  options.peers = {*address};
+  options.waiting = waiting;
+  options.link_depth = link_depth;
+  return bus::node(std::move(options));
+}
+
+rates node_rate(const settings& run, std::size_t size) {
+  using namespace std::chrono_literals;
+  const std::uint64_t count = std::max<std::uint64_t>(run.megabytes * 1'000'000 / size, 16);
+  const auto depth = static_cast<std::uint32_t>(
+      std::clamp<std::uint64_t>(std::bit_floor(run.window / size), 2, 1024));
+  const bus::subscription_options all_of_it{.depth = depth, .when_full = bus::drop::none};
+  const auto meet = [&](loose_ends ends) {
+    return node_at(std::move(ends), bus::wait_policy::spin_then_sleep, true, depth);
+  };
+  rates rate;
+  const std::int64_t busy_ns = in_two_processes(
+      run, 0,
+      [&](loose_ends ends) {
+        bus::node self = meet(std::move(ends));
+        auto blocks = self.subscribe<bus::raw>("blocks", all_of_it);
+        auto done = self.advertise<bus::raw>("done");
+        must(done.wait_matched(1, 10s), "nobody there");
+        for (std::uint64_t i = 0; i < count; ++i) {
+          const auto got = blocks.take(10s);
+          must(got && got->bytes().size() == size, "a block is lost");
+        }
+        must(static_cast<bool>(done.publish(std::span<const std::byte>())), "publish");
+        while (done.matched() > 0) self.run_for(1ms);
+      },
+      [&](loose_ends ends) {
+        bus::node self = meet(std::move(ends));
+        auto done = self.subscribe<bus::raw>("done");
+        auto blocks = self.advertise<bus::raw>("blocks");
+        must(blocks.wait_matched(1, 10s) && done.wait_matched(1, 10s), "nobody there");
+        const auto fill = [&](bus::loan& one) {
+          std::fill(one.bytes().begin(), one.bytes().end(), std::byte{1});
+        };
+        {
+          std::vector<bus::loan> all;
+          for (std::uint32_t i = 0; i < 2 * depth; ++i) {
+            fill(all.emplace_back(std::move(blocks.loan(size).value())));
+          }
+        }
+        const std::int64_t begun_ns = bus::steady_ns();
+        for (std::uint64_t i = 0; i < count; ++i) {
+          const auto outcome = blocks.publish_wait(blocks.loan(size).value(), size, 10s);
+          must(static_cast<bool>(outcome), "publish");
+        }
+        must(done.take(10s).has_value(), "nothing came back");
+        const std::int64_t took_ns = bus::steady_ns() - begun_ns;
+        rate.wall = static_cast<double>(count * size) / static_cast<double>(took_ns);
+      });
+  rate.busy = static_cast<double>(count * size) / static_cast<double>(busy_ns);
+  return rate;
+}
+
 double median_us(std::vector<std::int64_t>& trips) {
   std::nth_element(trips.begin(), trips.begin() + static_cast<std::ptrdiff_t>(trips.size() / 2),
                    trips.end());
@@ -351,18 +419,6 @@ struct ball {
   std::array<std::byte, 56> rest;
 };
 
-// In no directory: it meets whoever is at the other end.
-bus::node node_at(const loose_ends& ends, bus::wait_policy waiting) {
-  const auto address =
-      transports::pipe_address({.in = ends.in.get(), .out = ends.out.get(), .lends_pages = false});
-  must(address.has_value(), "pipe_address");
-  bus::node_options options{.name = "end", .transports = {transports::pipe()}};
-  options.directory = bus::no_directory;
-  options.peers = {*address};
-  options.waiting = waiting;
-  return bus::node(std::move(options));
-}
-
 double node_trip(const settings& run, bus::wait_policy waiting) {
   using namespace std::chrono_literals;
   std::vector<std::int64_t> trips;
@@ -373,9 +429,7 @@ double node_trip(const settings& run, bus::wait_policy waiting) {
   in_two_processes(
       run, 0,
       [&](loose_ends ends) {
-        bus::node self = node_at(ends, waiting);
-        static_cast<void>(ends.in.release());  // the node's now
-        static_cast<void>(ends.out.release());
+        bus::node self = node_at(std::move(ends), waiting);
         auto there = self.subscribe<ball>("there");
         auto back = self.advertise<ball>("back");
         must(back.wait_matched(1, 10s), "nobody there");
@@ -386,9 +440,7 @@ double node_trip(const settings& run, bus::wait_policy waiting) {
         while (back.matched() > 0) self.run_for(1ms);
       },
       [&](loose_ends ends) {
-        bus::node self = node_at(ends, waiting);
-        static_cast<void>(ends.in.release());
-        static_cast<void>(ends.out.release());
+        bus::node self = node_at(std::move(ends), waiting);
         auto back = self.subscribe<ball>("back");
         auto there = self.advertise<ball>("there");
         must(there.wait_matched(1, 10s) && back.wait_matched(1, 10s), "nobody there");
@@ -426,11 +478,16 @@ struct both_series {
   }
 };
 
+rates rate_of(const settings& run, way by, std::size_t size) {
+  if (by < way::copies) return raw_rate(run, by, size);
+  return by == way::nodes ? node_rate(run, size) : our_rate(run, by, size);
+}
+
 void print_rates(const settings& run, std::size_t size) {
   std::map<way, both_series> all;
   for (std::uint64_t round = 0; round < run.rounds; ++round) {
     for (const way by : run.ways) {
-      all[by].add(by < way::copies ? raw_rate(run, by, size) : our_rate(run, by, size));
+      all[by].add(rate_of(run, by, size));
     }
   }
   const auto print = [&](const char* what, series both_series::*of) {
