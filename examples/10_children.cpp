@@ -39,8 +39,8 @@ int main(int argc, char** argv) {
       {.restarts = bus::restart::on_failure, .sandbox = bus::allow{.publish = {"heart/right"}}});
   std::printf("right is locked in by %s\n", right.locked_in_by().describe().c_str());
   std::uint64_t taken = 0;
-  const auto take_more = [&](std::uint64_t more) {
-    for (more += taken; taken < more && pulses.take(10s);) ++taken;
+  const auto take_more = [&](std::uint64_t more, std::chrono::seconds patience = 10s) {
+    for (more += taken; taken < more && pulses.take(patience);) ++taken;
   };
   take_more(enough);
   if (!right.signal(SIGKILL)) return 1;
@@ -48,7 +48,7 @@ int main(int argc, char** argv) {
   take_more(enough);
   left.stop(1s);
   right.stop(1s);
-  while (pulses.matched() > 0 || pulses.accounts().queued > 0) take_more(1);
+  while (pulses.matched() > 0 || pulses.accounts().queued > 0) take_more(1, 0s);
 
   const bus::accounts books = pulses.accounts();
   std::printf("%lu published, %lu delivered, %lu cut; right was started again %lu time(s)\n",
