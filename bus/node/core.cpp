@@ -430,7 +430,6 @@ std::size_t core::pump(std::size_t budget) {
 void core::attend() {
   if (in_pump_) return;
   in_pump_ = true;
-  if (sentry_) sentry_->heard();
   bool gateways_called = false;
   std::array<epoll_event, 16> ready;
   const int count = ::epoll_wait(watch_.get(), ready.data(), static_cast<int>(ready.size()), 0);
@@ -454,6 +453,7 @@ void core::attend() {
     }
   }
   in_pump_ = false;
+  if (sentry_) sentry_->looked(count > 0);
   if (gateways_called) {
     for (const auto& one : gateways_) one->attend();
     for (const auto& one : gateways_) one->turn(usual_budget);
@@ -502,6 +502,7 @@ void core::disarm() noexcept {
 void core::sleep(deadline until) {
   tide_.slept();
   post_sentry();
+  sentry_->back_to_post();
   keep_books();
   bell_->arm_semaphore();
   if (arm_inboxes() && !sentry_->calls()) {

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <csignal>
 #include <system_error>
+#include <utility>
 
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -36,11 +37,20 @@ sentry::~sentry() {
   stopping_.store(true, std::memory_order_release);  // pairs with: stand, acquire
   const std::uint64_t one = 1;
   static_cast<void>(!::write(stop_.get(), &one, sizeof one));
-  heard();
+  lower();
   thread_.join();
 }
 
-void sentry::heard() noexcept {
+void sentry::looked(bool found) noexcept {
+  const std::int64_t now_ns = steady_ns();
+  if (found && now_ns - std::exchange(found_ns_, now_ns) < soon_ns) {
+    rests_until_ns_ = now_ns + rest_ns;
+  } else {
+    back_to_post();
+  }
+}
+
+void sentry::lower() noexcept {
   // Release pairs with: stand, the wait on raised_.
   if (raised_.exchange(0, std::memory_order_acq_rel) != 0) raised_.notify_one();
 }
