@@ -183,6 +183,9 @@ class core {
   // Waits until every link has much room, and every subscription that blocks a place, or the
   // deadline; returns whether it has.
   bool wait_room(publication& source, deadline until);
+  // Whether all that block have a place for a message of so many bytes, or are waited for no
+  // longer. From the first time on that one has none, it is waited for. Cheap.
+  [[nodiscard]] bool admits(const publication& source, std::uint64_t bytes = 0) noexcept;
   // Waits for places with those who block, for a message of so many bytes, and for nothing else.
   // Nothing: the publisher has ended. Else who is still in the way, in `blocked` and `by`.
   [[nodiscard]] std::optional<published> wait_places(publication& source, std::uint64_t bytes,
@@ -318,7 +321,6 @@ class core {
   [[nodiscard]] std::unique_ptr<reception> make_reception();
   void hear(bool called_only);
   [[nodiscard]] std::size_t room_to_hear() const noexcept;
-  [[nodiscard]] bool admits(const publication& source, std::uint64_t bytes = 0) noexcept;
   enum class waited : std::uint8_t { open, late, ended };
   struct room_wanted {
     std::uint64_t bytes = 0;  // of the message, for those who block

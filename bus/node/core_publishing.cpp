@@ -64,12 +64,11 @@ published core::commit(publication& source, std::uint64_t bytes, std::uint16_t f
 // sample at once, whoever does not block too; the others miss it, and the outcome says so.
 published core::send_gated(publication& source, sample&& sealed, std::uint32_t messages) noexcept {
   const std::uint64_t sequence = sealed.head().sequence;
-  const std::int64_t now = steady_ns();
   announce(source, sequence + messages - 1);
   published outcome{.links = static_cast<std::uint32_t>(source.routes.size()),
                     .messages = messages};
   for (peer_link* const link : source.routes) {
-    const peer_link::verdict said = link->judge(source, sealed.head(), now);
+    const peer_link::verdict said = link->judge(source, sealed.head());
     if (said.waiting + said.lapsed != 0 && outcome.blocked == 0) outcome.by = link->peer();
     outcome.blocked += said.waiting + said.lapsed;
     if (said.is_wanted) outcome.taken += link->offer_counted(source, sealed, messages) ? 1 : 0;
@@ -83,10 +82,10 @@ published core::send_gated(publication& source, sample&& sealed, std::uint32_t m
 }
 
 bool core::admits(const publication& source, std::uint64_t bytes) noexcept {
-  const std::int64_t now = steady_ns();
+  if (source.gated == 0) return true;
   bool all = true;
   for (peer_link* const link : source.routes) {
-    all = link->admits(source, bytes, now) && all;
+    all = link->admits(source, bytes) && all;
   }
   restless_ = restless_ || !all;
   return all;
@@ -97,7 +96,7 @@ bool core::has_room(const publication& source) noexcept {
                                 [](peer_link* link) { return link->has_room(); });
   // Restless until then, so that a sleep arms the outbox.
   restless_ = restless_ || !room;
-  return room && (source.gated == 0 || admits(source));
+  return room && admits(source);
 }
 
 core::waited core::wait_for(publication& source, deadline until, const room_wanted& wanted) {
@@ -106,7 +105,7 @@ core::waited core::wait_for(publication& source, deadline until, const room_want
   if (in_pump_) until = deadline::now();
   bool open = false;
   const auto look = [&] {
-    open = source.gated == 0 || admits(source, wanted.bytes);
+    open = admits(source, wanted.bytes);
     if (!wanted.links_too) return open;
     for (peer_link* const link : source.routes) open = link->has_much_room() && open;
     restless_ = restless_ || !open;

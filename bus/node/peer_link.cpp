@@ -165,19 +165,29 @@ void peer_link::enter(const own_gate& one) noexcept {
   one.row->set(column::gate_lapsed, one.state.lapsed() ? 1 : 0);
 }
 
-bool peer_link::admits(const publication& source, std::uint64_t bytes,
-                       std::int64_t now_ns) noexcept {
+// From now on it is waited for, unless it `can` take the next one. The clock and the books are left
+// alone while nothing changes, since this is asked several times for each message.
+gate::state peer_link::ask(own_gate& one, bool can) noexcept {
+  if (can && one.state.since_ns() == 0) return gate::state::open;
+  const std::int64_t now_ns = steady_ns();
+  gate::state said = gate::state::open;
+  if (can) {
+    one.state.passed(now_ns);
+  } else {
+    said = one.state.stopped(now_ns);
+  }
+  enter(one);
+  return said;
+}
+
+bool peer_link::admits(const publication& source, std::uint64_t bytes) noexcept {
   const auto at = attachments_.find(source.number);
   if (at == attachments_.end() || !at->second.counted) return true;
   const bool has_way = carries(bytes);
   bool all = true;
   for (auto& [number, each] : at->second.gates) {
-    if (has_way && each.state.has_place(at->second.sent + 1)) {
-      each.state.passed(now_ns);
-    } else if (each.state.stopped(now_ns) == gate::state::waiting) {
-      all = false;
-    }
-    enter(each);
+    const bool can = has_way && each.state.has_place(at->second.sent + 1);
+    all = ask(each, can) != gate::state::waiting && all;
   }
   return all;
 }
@@ -202,8 +212,7 @@ std::uint32_t peer_link::waited_for(const publication& source) const noexcept {
       }));
 }
 
-peer_link::verdict peer_link::judge(publication& source, const frame& head,
-                                    std::int64_t now_ns) noexcept {
+peer_link::verdict peer_link::judge(publication& source, const frame& head) noexcept {
   attachment& one = attachments_[source.number];
   verdict made{.waiting = 0, .lapsed = 0, .is_wanted = one.is_free};
   if (!one.counted) return {};
@@ -212,19 +221,17 @@ peer_link::verdict peer_link::judge(publication& source, const frame& head,
   for (auto& [number, each] : one.gates) {
     const bool has_place = each.state.has_place(one.sent + 1);
     waits_for_grants = waits_for_grants && !has_place;
-    if ((has_way && has_place) || !each.state.granted()) {
-      // Before the first grant, the peer knows what it has promised, and we do not.
-      if (each.state.granted()) each.state.passed(now_ns);
+    // Before the first grant, the peer knows what it has promised, and we do not.
+    const gate::state said =
+        each.state.granted() ? ask(each, has_way && has_place) : gate::state::open;
+    if (said == gate::state::open) {
       made.is_wanted = true;
-    } else if (each.state.stopped(now_ns) == gate::state::lapsed) {
-      ++made.lapsed;
-      each.row->add(column::gate_missed, 1);
-      each.row->add(column::gate_expired, 1);
-    } else {
-      ++made.waiting;
-      each.row->add(column::gate_missed, 1);
+      continue;
     }
-    enter(each);
+    made.lapsed += said == gate::state::lapsed ? 1 : 0;
+    made.waiting += said == gate::state::waiting ? 1 : 0;
+    each.row->add(column::gate_missed, 1);
+    if (said == gate::state::lapsed) each.row->add(column::gate_expired, 1);
   }
   // What was left out before has the cause that it had then.
   const bool told = tell_lapses(one, head.sequence - 1);

@@ -97,15 +97,14 @@ class peer_link {
   };
   // Whether the next sample, of so many bytes, would find places with all of them, lapsed ones left
   // aside. From the first such call on the others are waited for.
-  [[nodiscard]] bool admits(const publication& source, std::uint64_t bytes,
-                            std::int64_t now_ns) noexcept;
+  [[nodiscard]] bool admits(const publication& source, std::uint64_t bytes) noexcept;
   // When the first one that is being waited for will lapse; never: none is.
   [[nodiscard]] deadline lapses_at(const publication& source) const noexcept;
   // How many are being waited for.
   [[nodiscard]] std::uint32_t waited_for(const publication& source) const noexcept;
   // The same as admits(), for a sample that is to be published now; the peer is told before whom we
   // have ceased to wait for. If nobody can take it, it is theirs to miss: a Notice is owed.
-  [[nodiscard]] verdict judge(publication& source, const frame& head, std::int64_t now_ns) noexcept;
+  [[nodiscard]] verdict judge(publication& source, const frame& head) noexcept;
   // As offer(), and counted.
   [[nodiscard]] bool offer_counted(publication& source, const sample& one,
                                    std::uint32_t messages) noexcept;
@@ -196,7 +195,8 @@ class peer_link {
   }
   void owe(publication& source) noexcept;
   void count_gates(attachment& one) noexcept;
-  void enter(const own_gate& one) noexcept;
+  [[nodiscard]] static gate::state ask(own_gate& one, bool can) noexcept;
+  static void enter(const own_gate& one) noexcept;
   void close_gates(attachment& one) noexcept;
   [[nodiscard]] bool tell_lapses(attachment& one, std::uint64_t last) noexcept;
   [[nodiscard]] bool send_notice(attachment& one, std::uint64_t last);

@@ -142,7 +142,7 @@ class publisher_base {
     return *waited;
   }
   [[nodiscard]] published wait_places(std::uint64_t bytes, std::chrono::nanoseconds timeout) {
-    if (source_->gated == 0) return {};
+    if (core_->admits(*source_, bytes)) return {};
     return wait_places(bytes, deadline::after(timeout));
   }
   static void add(published& sum, const published& part) noexcept {
@@ -209,8 +209,10 @@ class publisher : public publisher_base {
       if (source_->gated != 0) {
         const auto bytes = codec<T>::size(one);
         if (!bytes) return refused(bytes.error());
-        if (!until) until = deadline::after(timeout);
-        outcome = wait_places(*bytes, *until);
+        if (!core_->admits(*source_, *bytes)) {
+          if (!until) until = deadline::after(timeout);
+          outcome = wait_places(*bytes, *until);
+        }
       }
       if (!outcome.error) outcome = publish(one);
       if (outcome.error != errc::no_memory) return outcome;
