@@ -17,6 +17,9 @@ constexpr std::size_t header_bytes = 128;  // the cell and the frame, each in wh
 static_assert(header_bytes % payload_align == 0);
 // Larger pages are several of these.
 constexpr std::size_t page_bytes = 4096;
+// From here on, what came home last is lent first, since it is still in a cache: 64 KiB through a
+// pipe went a quarter faster. Smaller ones come home many at once, which costs less.
+constexpr std::uint64_t hot_bytes = 4096;
 
 }  // namespace
 
@@ -93,7 +96,9 @@ result<loan> pool::lend(std::uint64_t bytes) noexcept {
   const auto size_class =
       bytes <= smallest ? 0U : static_cast<unsigned>(std::bit_width(bytes - 1)) - smallest_log2;
   if (size_class >= classes) return unexpected(errc::too_big);
-  if (!free_[size_class]) collect();
+  // Relaxed: a hint. collect() sees what it must.
+  const bool has_returned = returned_.load(std::memory_order_relaxed) != nullptr;
+  if (has_returned && (!free_[size_class] || smallest << size_class >= hot_bytes)) collect();
   cell* given = free_[size_class];
   if (given) {
     free_[size_class] = given->next;
