@@ -316,7 +316,6 @@ rates node_rate(const settings& run, std::size_t size) {
   const std::uint64_t count = std::max<std::uint64_t>(run.megabytes * 1'000'000 / size, 16);
   const auto depth = static_cast<std::uint32_t>(
       std::clamp<std::uint64_t>(std::bit_floor(run.window / size), 2, 1024));
-  const bus::subscription_options all_of_it{.depth = depth, .when_full = bus::drop::none};
   const auto meet = [&](loose_ends ends) {
     return node_at(std::move(ends), bus::wait_policy::spin_then_sleep, true, depth);
   };
@@ -325,7 +324,7 @@ rates node_rate(const settings& run, std::size_t size) {
       run, 0,
       [&](loose_ends ends) {
         bus::node self = meet(std::move(ends));
-        auto blocks = self.subscribe<bus::raw>("blocks", all_of_it);
+        auto blocks = self.subscribe<bus::raw>("blocks", {.when_full = bus::drop::none});
         auto done = self.advertise<bus::raw>("done");
         must(done.wait_matched(1, 10s), "nobody there");
         for (std::uint64_t i = 0; i < count; ++i) {
