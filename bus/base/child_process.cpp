@@ -43,13 +43,24 @@ std::string_view name_in(std::string_view assignment) {
   return assignment.substr(0, assignment.find('='));
 }
 
-std::vector<std::string> environment_with(const std::vector<std::string>& added) {
+bool may_see(const confinement& allowed, std::string_view name) {
+  constexpr std::array<std::string_view, 9> usual = {"PATH", "HOME", "USER", "LOGNAME", "SHELL",
+                                                     "TERM", "TZ",   "LANG", "LANGUAGE"};
+  const auto& more = allowed.variables;
+  return std::find(usual.begin(), usual.end(), name) != usual.end() || name.starts_with("LC_") ||
+         std::find(more.begin(), more.end(), name) != more.end();
+}
+
+std::vector<std::string> environment_of(const child_plan& plan) {
+  const std::vector<std::string>& added = plan.environment;
   std::vector<std::string> all = added;
   for (char** each = environ; each && *each; ++each) {
-    const auto is_same = [name = name_in(*each)](const std::string& one) {
-      return name_in(one) == name;
-    };
-    if (std::none_of(added.begin(), added.end(), is_same)) all.emplace_back(*each);
+    const std::string_view name = name_in(*each);
+    const auto is_same = [name](const std::string& one) { return name_in(one) == name; };
+    const bool is_ours_to_give = !plan.confined || may_see(*plan.confined, name);
+    if (is_ours_to_give && std::none_of(added.begin(), added.end(), is_same)) {
+      all.emplace_back(*each);
+    }
   }
   return all;
 }
@@ -79,7 +90,7 @@ struct errand {
 
   explicit errand(const child_plan& plan)
       : words(plan.command),
-        assignments(environment_with(plan.environment)),
+        assignments(environment_of(plan)),
         arguments(pointers_to(words)),
         environment(pointers_to(assignments)),
         descriptors(plan.descriptors),

@@ -39,7 +39,8 @@ struct child_plan {
   // Program and arguments. A name without a slash is looked for in $PATH, and a file that the
   // kernel cannot run is given to /bin/sh, both as by execvp(3).
   std::vector<std::string> command;
-  std::vector<std::string> environment = {};  // "NAME=value" beside and before our own
+  // "NAME=value" beside and before our own; of these a confined one gets those that it is allowed.
+  std::vector<std::string> environment = {};
   // Descriptor of ours, and the child's number for it. Not owned. Standard input, output and error
   // are ours if they are not named.
   std::vector<std::pair<int, int>> descriptors = {};

@@ -37,7 +37,11 @@ struct confinement {
   // namespace.
   std::vector<std::string> reads = {};
   std::vector<std::string> writes = {};  // and that it may change as well
-  bool even_if_open = false;             // start it also where the kernel cannot lock it in
+  // Of our environment, the variables that it gets by these names, and those that say where and in
+  // what language it runs: PATH, HOME, USER, LOGNAME, SHELL, TERM, TZ, LANG, LANGUAGE, LC_*. Others
+  // may be secrets. What child_plan::environment sets it gets in any case.
+  std::vector<std::string> variables = {};
+  bool even_if_open = false;  // start it also where the kernel cannot lock it in
   // Walls that are not tried, as if the kernel did not know them: for tests of the others.
   std::vector<wall> without = {};
 };

@@ -18,6 +18,8 @@ struct allow {
   // what every program needs. See bus/base/confinement.hpp.
   std::vector<std::string> reads = {};
   std::vector<std::string> writes = {};
+  // Names of variables of our environment that it gets, beside PATH, HOME, LANG and the like.
+  std::vector<std::string> variables = {};
   // Start it also where the kernel cannot lock it in.
   bool even_if_open = false;
 };

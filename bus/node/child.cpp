@@ -37,6 +37,7 @@ child spawn(node& around, std::vector<std::string> command, spawn_options option
   if (options.sandbox) {
     plan.confined = confinement{.reads = options.sandbox->reads,
                                 .writes = options.sandbox->writes,
+                                .variables = options.sandbox->variables,
                                 .even_if_open = options.sandbox->even_if_open};
   }
   const bool is_apart = options.sandbox || !options.shares_directory;

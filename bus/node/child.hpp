@@ -36,7 +36,8 @@ struct spawn_options {
   std::optional<allow> sandbox = {};
   // Killed by the kernel when we are gone. Its own children are not: they are its affair.
   bool is_bound = true;
-  std::vector<std::string> environment = {};  // "NAME=value", beside and before our own
+  // "NAME=value", beside and before our own; of these a locked-in child gets allow::variables.
+  std::vector<std::string> environment = {};
   // Descriptors of ours, and the child's numbers for them; not owned, and needed as long as the
   // child may be started again.
   std::vector<std::pair<int, int>> descriptors = {};

@@ -254,6 +254,29 @@ TEST_CASE("a locked-in child has the descriptors that it is given, and no others
   CHECK(read_all(way) == "0\n1\n2\n3\n4\n");
 }
 
+TEST_CASE("of our environment a locked-in child gets what it may see", "[walls]") {
+  const auto set = [](const char* name) { ::setenv(name, name, 1); };
+  set("OMNIBUS_TEST_SECRET");
+  set("OMNIBUS_TEST_KNOWN");
+  set("LC_OMNIBUS_TEST");
+  pipe_ends way;
+  child_plan plan{.command = {"/bin/sh", "-c",
+                              "echo $OMNIBUS_TEST_SECRET,$OMNIBUS_TEST_KNOWN,$LC_OMNIBUS_TEST,"
+                              "$OMNIBUS_TEST_GIVEN,${PATH:+PATH}"},
+                  .environment = {"OMNIBUS_TEST_GIVEN=OMNIBUS_TEST_GIVEN"},
+                  .descriptors = {{way.in.get(), STDOUT_FILENO}}};
+  const bool is_confined = GENERATE(true, false);
+  if (is_confined) plan.confined = confinement{.variables = {"OMNIBUS_TEST_KNOWN"}};
+  auto child = child_process::start(plan);
+  REQUIRE(child);
+  CHECK(child->wait() == exit_status{});
+  const std::string rest = ",OMNIBUS_TEST_KNOWN,LC_OMNIBUS_TEST,OMNIBUS_TEST_GIVEN,PATH\n";
+  CHECK(read_all(way) == (is_confined ? rest : "OMNIBUS_TEST_SECRET" + rest));
+  for (const char* const name : {"OMNIBUS_TEST_SECRET", "OMNIBUS_TEST_KNOWN", "LC_OMNIBUS_TEST"}) {
+    ::unsetenv(name);
+  }
+}
+
 TEST_CASE("what a node needs", "[.]") {
   // The messages of Catch2 are not read: each failure has a code.
   auto must = [code = 10](bool done) mutable {
