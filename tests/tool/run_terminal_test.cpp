@@ -247,7 +247,7 @@ TEST_CASE("who stops and continues bus run alone stops and continues its program
   bus::node reader(where.options("reader"));
   auto said = reader.subscribe<bus::raw>("said");
   running one(where, {"run", "--out", "said", "--", "sh", "-c",
-                      "echo $$ $PPID; trap 'exit 4' USR1; while :; do sleep 0.05; done"});
+                      "trap 'exit 4' USR1; echo $$ $PPID; while :; do sleep 0.05; done"});
   const auto got = said.take(20s);
   REQUIRE(got);
   const std::string text(reinterpret_cast<const char*>(got->bytes().data()), got->bytes().size());
