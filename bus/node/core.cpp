@@ -169,7 +169,8 @@ void core::come_up() {
   watch(timer_.get(), from_timer);
   on_cards(rendezvous_->changes());
   call_peers();
-  if (!options_.context) post_sentry();
+  // An event loop watches our descriptors itself, and so does the node around us.
+  if (!options_.context && !overseer_) post_sentry();
   flush_files();
 }
 
