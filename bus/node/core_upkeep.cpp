@@ -93,7 +93,9 @@ void core::check_suspects(std::int64_t now) {
       at = suspects_.erase(at);
       continue;
     }
-    const bool is_kin = !local && !reception_->hears(peer) && books_of(peer);
+    // While it speaks, some of what it said is not read yet, such as who it is; as above.
+    const bool is_silent = !reception_->hears(peer) && !(known && known->speaks);
+    const bool is_kin = !local && is_silent && books_of(peer);
     if (is_kin || (local && !is_alive(rendezvous_->directory(), peer))) {
       bury(peer);
       forget_books(peer);
