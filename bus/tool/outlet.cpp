@@ -34,6 +34,12 @@ std::size_t interested(core& inside, const std::string& topic, const type_info& 
   return peers.size();
 }
 
+// What its parent says of a topic that a locked-in child may not publish; empty: nothing.
+std::string refusal_of(node& child, const std::string& topic) {
+  const explanation told = child.why(topic);
+  return told.broken.starts_with("rights: ") ? told.broken + "; " + told.fix : std::string();
+}
+
 asio::awaitable<void> pause(asio::io_context& context, std::chrono::nanoseconds length) {
   asio::steady_timer timer(context, length);
   co_await timer.async_wait(asio::use_awaitable);
@@ -48,10 +54,21 @@ outlet::outlet(session& joined, const manner& how)
       source_(joined.node().advertise(how.topic, how.type)) {}
 
 void outlet::wait_subscribers(std::uint64_t wanted, double timeout_s) {
-  const std::uint64_t there = wanted > 0 ? wanted : interested(joined_.inside(), topic(), type_);
-  const auto how = joined_.run(wanted > 0 ? seconds(timeout_s) : courtesy,
-                               [&] { return source_.matched() >= there || is_over(); });
+  // Who is in no bus directory cannot know who is there already, and waits for the first one.
+  const bool is_apart = joined_.node().directory() == no_directory;
+  std::uint64_t there = wanted;
+  if (wanted == 0) there = is_apart ? 1 : interested(joined_.inside(), topic(), type_);
+  std::string refusal;
+  const auto how = joined_.run(wanted > 0 ? seconds(timeout_s) : courtesy, [&] {
+    if (is_apart) refusal = refusal_of(joined_.node(), topic());
+    return source_.matched() >= there || is_over() || !refusal.empty();
+  });
+  if (!refusal.empty()) throw failure(exit_code::not_so, refusal);
   if (how != session::ending::timeout) return;
+  if (wanted == 0 && is_apart) {
+    std::fprintf(stderr, "bus: nobody takes what is published to %s so far\n", topic().c_str());
+    return;
+  }
   if (wanted == 0) {
     std::fprintf(stderr, "bus: %zu of %zu subscribers do not answer; try: bus why '%s'\n",
                  static_cast<std::size_t>(there) - source_.matched(),

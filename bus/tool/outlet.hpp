@@ -33,7 +33,8 @@ class outlet {
   outlet(session& joined, const manner& how);
 
   // Waits for so many subscribers, proved by a message that they let go of; 0: for those that are
-  // there already, and not for long. Throws failure (timeout).
+  // there already, and not for long (in no bus directory: for the first one). Throws failure:
+  // timeout, or not_so, if the parent that has locked us in refuses this topic.
   void wait_subscribers(std::uint64_t wanted, double timeout_s);
 
   // Publishes, unless somebody is to be waited for; then nothing has happened. Throws failure when

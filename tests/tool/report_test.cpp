@@ -143,6 +143,25 @@ TEST_CASE("why and info name the child that is locked in, and what it may not") 
   CHECK((*relay)["refused_patterns"] == 1);
 }
 
+TEST_CASE("pub within a locked-in child is heard, or says what it may not") {
+  const scratch where;
+  bus::node one(where.options("one"));
+  auto heard = one.subscribe<bus::raw>("*/a");
+  const auto published = [&](const char* topic) {
+    auto child = bus::spawn(one, {BUS_COMMAND, "pub", "--raw", topic, "hello"},
+                            {.sandbox = bus::allow{.publish = {"open/*"}}});
+    const auto ended = child.wait(20s);
+    REQUIRE(ended);
+    return ended->code;
+  };
+  CHECK(published("open/a") == 0);
+  const auto came = heard.take(20s);
+  REQUIRE(came);
+  CHECK(came->bytes().size() == std::string("hello").size());
+  CHECK(published("secret/a") == 1);
+  CHECK(heard.accounts().expected == 1);
+}
+
 TEST_CASE("list counts publishers and subscriptions, wildcards included; bare bus lists") {
   const scratch where;
   bus::node one(where.options("one"));
