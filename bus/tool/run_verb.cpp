@@ -62,9 +62,11 @@ verb run_verb() {
             parser.add_flag("--tee", options->tees,
                             "What is published also goes to our own output");
             parser
-                .add_option("--restart", options->restarts,
-                            "never, on-failure or always; pauses of 0.1 s to 30 s between")
-                ->transform(CLI::CheckedTransformer(policies));
+                .add_option_function<std::string>(
+                    "--restart",
+                    [options](const std::string& name) { options->restarts = policies.at(name); },
+                    "When it is started again; with pauses of 0.1 s to 30 s between")
+                ->check(CLI::IsMember(policies), "");
             parser.add_flag("--keep-open", options->keeps_open,
                             "Its input does not end when the last publisher has left");
             parser

@@ -201,7 +201,7 @@ TEST_CASE("what cannot be is refused before the program starts, with the next st
   refused({"run", "--chunks", "1048577", "--", "echo"}, "1048576");
   refused({"run", "--out", "a/*", "--", "echo"}, "a/*");
   refused({"run", "--in", "a/**", "--out", "a/b", "--", "echo"}, "would read what it writes");
-  refused({"run", "--restart", "often", "--", "echo"}, "--restart");
+  refused({"run", "--restart", "often", "--", "echo"}, "often not in {always,never,on-failure}");
   refused({"pipe"}, "bus pipe");
   refused({"pipe", "--frames", "ls", "cat"}, "--frames");
 }
