@@ -555,8 +555,8 @@ void core::set_timer() {
   for (const auto& [peer, one] : suspects_) next = std::min(next, one.look_at_ns);
   for (const auto& one : children_) next = std::min(next, one->due_ns());
   if (!leaving_) {
-    next = std::min(
-        {next, mend_at_ns_, card_file_.due_ns(), links_file_.due_ns(), introductions_.due_ns()});
+    next = std::min({next, mend_at_ns_, card_file_.due_ns(), topics_pace_.due_ns(),
+                     links_file_.due_ns(), introductions_.due_ns()});
     if (look_is_owed_) next = std::min(next, look_at_ns_);
   }
   // Asked after every turn, and nearly always the same: the kernel is told of changes only.

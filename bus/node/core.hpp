@@ -20,9 +20,11 @@
 #include "bus/node/subscription.hpp"
 #include "bus/node/supervised.hpp"
 #include "bus/node/tide.hpp"
+#include "bus/node/topics_file.hpp"
 #include "bus/route/directory.hpp"
 #include "bus/route/explain.hpp"
 #include "bus/route/graveyard.hpp"
+#include "bus/topic/topic_index.hpp"
 
 #include <algorithm>
 #include <array>
@@ -241,7 +243,8 @@ class core {
   // far: the work of the control plane, whatever the time it takes.
   [[nodiscard]] std::uint64_t steps() const noexcept;
 
-  // The nodes that are known, ourselves included (without what we advertise).
+  // The nodes that are known, ourselves included; of those in the bus directory, without what they
+  // advertise.
   [[nodiscard]] const directory& known() const noexcept { return directory_; }
   // The topic and the type under which a received sample was published; see reception.
   [[nodiscard]] reception::provenance provenance_of(const frame& head) noexcept {
@@ -343,7 +346,6 @@ class core {
   void rematch(node_id peer);
   void rematch(publication& source);
   void meet_own(const wire::Interest& changed);
-  void withdraw(publication& source);
   template <class Visitor>
   void for_each_publication(const std::string& pattern, Visitor&& visit);
   void want(publication& source, node_id peer, const appetite& whose);
@@ -375,7 +377,12 @@ class core {
   void count_refusals();
   void set_timer();
   void card_changed();
+  void topics_changed();
+  void identity_changed();
+  void add_advertisements(wire::Card& to) const;
   void flush_files();
+  void flush_file(paced_file& pace, std::string_view what,
+                  const std::function<result<void>()>& write);
   void fill_links(wire::Links& links) const;
   void complain_of_signal();
 
@@ -406,8 +413,8 @@ class core {
   wire::Card card_;
 
   std::unique_ptr<shelter> shelter_;
-  std::map<std::uint32_t, std::unique_ptr<publication>> publications_;
-  std::unordered_multimap<std::string, publication*> by_topic_;
+  publications publications_;
+  topic_index<publication> by_topic_;
   std::map<std::uint32_t, std::shared_ptr<subscription>> subscriptions_;
   // Books of publishers that are no more, while a peer still waits for their last word.
   std::vector<ledger_row*> retired_rows_;
@@ -459,6 +466,8 @@ class core {
   std::vector<std::unique_ptr<resumable>> ready_;
   bool leaving_ = false;
   paced_file card_file_{.at_once = 4, .pause_ns = 20'000'000};
+  topics_file topics_;
+  paced_file topics_pace_{.at_once = 4, .pause_ns = 20'000'000};
   // What we say to those whom we know over a network.
   paced_file introductions_{.at_once = 4, .pause_ns = 20'000'000};
   paced_file links_file_{.at_once = 2, .pause_ns = 100'000'000};

@@ -15,7 +15,7 @@ namespace {
 
 // More topics than these are not told over a network with our card: at 320 bytes each, half of what
 // a control message may hold.
-constexpr int introduced_topics_max = 100'000;
+constexpr std::size_t introduced_topics_max = 100'000;
 constexpr int introduced_refusals_max = 64;
 constexpr std::size_t introduced_schemas_max = 4 << 20;
 
@@ -75,14 +75,8 @@ publication& core::advertise(const std::string& topic, const type_info& type,
     }
   }
   publications_.emplace(source.number, std::move(made));
-  by_topic_.emplace(topic, &source);
-  source.card_index = card_.advertisements_size();
-  wire::Advertisement& words = *card_.add_advertisements();
-  words.set_publisher(source.number);
-  words.set_topic(topic);
-  *words.mutable_type() = source.type;
-  if (!on_behalf_of.name().empty()) *words.mutable_on_behalf_of() = on_behalf_of;
-  card_changed();
+  by_topic_.add(source);
+  topics_changed();
   rematch(source);
   tend();
   return source;
@@ -99,26 +93,13 @@ void core::retire(publication& source, loss cause) {
   for (auto& [peer, link] : links_) link->unwant(source, cause);
   mismatches_.erase(mismatches_.lower_bound({source.number, node_id{}}),
                     mismatches_.lower_bound({source.number + 1, node_id{}}));
-  withdraw(source);
-  const auto [first, last] = by_topic_.equal_range(source.topic);
-  by_topic_.erase(
-      std::find_if(first, last, [&](const auto& one) { return one.second == &source; }));
+  topics_.went(source.number);
+  by_topic_.remove(source);
   retired_rows_.push_back(source.row);
   publications_.erase(source.number);
-  if (!leaving_) card_changed();
+  topics_changed();
   restless_ = true;
   tend();
-}
-
-// Takes the advertisement out of the card: the last one takes its place.
-void core::withdraw(publication& source) {
-  auto& all = *card_.mutable_advertisements();
-  const int last = all.size() - 1;
-  if (source.card_index != last) {
-    publications_.at(all.Get(last).publisher())->card_index = source.card_index;
-    all.SwapElements(source.card_index, last);
-  }
-  all.RemoveLast();
 }
 
 std::shared_ptr<subscription> core::subscribe(const std::string& pattern, const type_info* type,
@@ -167,7 +148,7 @@ void core::retire(const std::shared_ptr<subscription>& one) {
   subscriptions_.erase(one->number());
   share_places();
   ledger_->release(one->row());
-  if (!leaving_) card_changed();
+  card_changed();
 }
 
 void core::share_places() noexcept {
@@ -198,16 +179,35 @@ explanation core::why(const std::string& topic) {
   own.id = id_;
   own.life = liveness::alive;
   own.card = card_;
+  add_advertisements(own.card);
   fill_links(own.links);
   if (auto books = ledger_->reading()) own.ledger = std::move(*books);
   return explain(census_of(std::move(own)), topic);
 }
 
 void core::card_changed() {
-  card_.set_revision(card_.revision() + 1);
   card_file_.dirty = true;
+  identity_changed();
+}
+
+// The card in the bus directory stays as it is.
+void core::topics_changed() {
+  topics_pace_.dirty = true;
+  identity_changed();
+}
+
+void core::identity_changed() {
+  card_.set_revision(card_.revision() + 1);
   introductions_.dirty = true;
+  if (leaving_) return;
   flush_files();
+  set_timer();
+}
+
+void core::add_advertisements(wire::Card& to) const {
+  for (const auto& [number, source] : publications_) {
+    *to.add_advertisements() = source->advertisement();
+  }
 }
 
 void core::on_cards(std::vector<card_change> changes) {
@@ -302,11 +302,10 @@ void core::for_each_publication(const std::string& pattern, Visitor&& visit) {
     }
     return;
   }
-  const auto [first, last] = by_topic_.equal_range(pattern);
-  for (auto at = first; at != last; ++at) {
+  by_topic_.for_each(pattern, [&](publication& source) {
     ++steps_;
-    visit(*at->second);
-  }
+    visit(source);
+  });
 }
 
 // A subscription of our own has come, or ended: our publishers whom it meets are asked again what
@@ -443,14 +442,10 @@ std::uint64_t core::steps() const noexcept {
 wire::Introduce core::introduction(bool to_kin) {
   wire::Introduce words;
   if (overseer_) overseer_->complete(words);
-  // Who publishes is learned by Attach, topic by topic; a card of a million of them is for the bus
+  *words.mutable_card() = card_;
+  // Who publishes is learned by Attach, topic by topic; a list of a million is for the bus
   // directory only.
-  if (card_.advertisements_size() <= introduced_topics_max) {
-    *words.mutable_card() = card_;
-  } else {
-    *words.mutable_card() = directory_.find(id_)->card;
-    words.mutable_card()->set_revision(card_.revision());
-  }
+  if (publications_.size() <= introduced_topics_max) add_advertisements(*words.mutable_card());
   for (const auto& [id, known] : directory_.nodes()) {
     // We vouch for those whose life we have proof of, and pass on no rumours.
     if (id == id_ || !(known.local || known.speaks) || !has_network_address(known.card)) continue;

@@ -67,7 +67,7 @@ void core::tend() {
   for (const node_id peer : finished) drop_link(peer);
   for (const node_id peer : lost) forget(peer, grave_of_lost_ns);
   check_suspects(now);
-  flush_files();
+  if (!leaving_) flush_files();
   set_timer();
 }
 
@@ -189,37 +189,51 @@ std::error_code core::restore_directory() {
     if (auto kept = rendezvous_->write_schema(hash, schema); !kept) return kept.error();
   }
   if (auto written = rendezvous_->write_card(card_); !written) return written.error();
-  links_file_.dirty = true;
+  topics_.distrust();
+  topics_pace_.dirty = links_file_.dirty = true;
   on_cards(rendezvous_->changes());
   return {};
 }
 
+void core::flush_file(paced_file& pace, std::string_view what,
+                      const std::function<result<void>()>& write) {
+  std::int64_t began_ns = steady_ns();
+  pace.dirty = false;
+  if (const auto written = write(); !written) {
+    complain(std::string(what) + " not written in " + rendezvous_->path() + ": " +
+             written.error().message());
+    // Tried again when somebody may have made room, after a pause.
+    pace.dirty = written.error() == errc::no_space;
+    began_ns -= paced_file::pause_max_ns;
+  }
+  pace.write_took(began_ns, steady_ns());
+}
+
+// Writes those of our files that are due, and says who we are to those who cannot read them.
 void core::flush_files() {
-  if (leaving_) return;
-  if (std::int64_t began = steady_ns(); card_file_.is_due(began)) {
-    card_file_.dirty = false;
-    if (auto written = rendezvous_->write_card(card_); !written) {
-      complain("card not written in " + rendezvous_->path() + ": " + written.error().message());
-      // Tried again when somebody may have made room, after a pause.
-      card_file_.dirty = written.error() == errc::no_space;
-      began -= paced_file::pause_max_ns;
-    }
-    card_file_.write_took(began, steady_ns());
+  const std::int64_t now = steady_ns();
+  if (card_file_.is_due(now)) {
+    flush_file(card_file_, "card", [this] { return rendezvous_->write_card(card_); });
   }
-  if (const std::int64_t began = steady_ns(); introductions_.is_due(began)) {
-    introductions_.dirty = false;
-    introduce_everywhere();
-    introductions_.write_took(began, steady_ns());
+  if (topics_pace_.is_due(now)) {
+    flush_file(topics_pace_, "list of topics",
+               [this] { return topics_.write(*rendezvous_, publications_); });
   }
-  if (const std::int64_t began = steady_ns(); links_file_.is_due(began)) {
-    links_file_.dirty = false;
-    wire::Links links;
-    fill_links(links);
-    // A lost links file costs an explanation, not a message.
-    static_cast<void>(rendezvous_->write_links(links));
-    links_file_.write_took(began, steady_ns());
+  if (introductions_.is_due(now)) {
+    flush_file(introductions_, "introduction", [this] {
+      introduce_everywhere();
+      return result<void>();
+    });
   }
-  if (card_file_.dirty || links_file_.dirty || introductions_.dirty) set_timer();
+  if (links_file_.is_due(now)) {
+    flush_file(links_file_, "links", [this] {
+      wire::Links links;
+      fill_links(links);
+      // A lost links file costs an explanation, not a message.
+      static_cast<void>(rendezvous_->write_links(links));
+      return result<void>();
+    });
+  }
 }
 
 void core::fill_links(wire::Links& links) const {
@@ -231,16 +245,6 @@ void core::fill_links(wire::Links& links) const {
     words.set_row(ledger_->number_of(link->row()));
   }
   for (const auto& one : calls_) one.link->describe(*links.add_links());
-  for (const auto& [number, source] : publications_) {
-    for (const auto& [peer, link] : links_) {
-      if (!link->wants(*source)) continue;
-      wire::Match& match = *links.add_matches();
-      match.set_publisher(number);
-      match.set_peer(peer.value);
-      match.set_attached(link->confirmed(*source));
-      match.set_verdict(link->confirmed(*source) ? "attached" : "waiting for the link");
-    }
-  }
   for (const auto& [key, mismatch] : mismatches_) {
     wire::Match& match = *links.add_matches();
     match.set_publisher(key.first);

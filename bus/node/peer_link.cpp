@@ -1,5 +1,7 @@
 #include "bus/node/peer_link.hpp"
 
+#include "bus/route/runs.hpp"
+
 #include <algorithm>
 #include <utility>
 
@@ -101,13 +103,10 @@ void peer_link::unwant(publication& source, loss cause) {
   unsettled_work_ = changed_ = true;
 }
 
-bool peer_link::confirmed(const publication& source) const {
-  const auto at = attachments_.find(source.number);
-  if (at == attachments_.end() || !at->second.attached) return false;
-  for (const auto& [number, each] : at->second.gates) {
-    if (!each.state.granted()) return false;
-  }
-  return !at->second.probe || at->second.probe.unique();
+bool peer_link::is_confirmed(const attachment& one) noexcept {
+  return one.attached && (!one.probe || one.probe.unique()) &&
+         std::all_of(one.gates.begin(), one.gates.end(),
+                     [](const auto& entry) { return entry.second.state.granted(); });
 }
 
 void peer_link::introduce(const wire::Introduce& words) {
@@ -592,6 +591,9 @@ void peer_link::keep_books(std::int64_t now_ns) noexcept {
 void peer_link::describe(wire::Link& into) const {
   into.set_peer(peer_.value);
   into.set_peer_name(peer_name_);
+  for (const auto& [number, one] : attachments_) {
+    add_to_runs(is_confirmed(one) ? *into.mutable_attached() : *into.mutable_waiting(), number);
+  }
   for (std::size_t i = 0; i < ways_.size(); ++i) {
     wire::Candidate& candidate = *into.add_candidates();
     candidate.set_scheme(ways_[i].scheme);

@@ -68,7 +68,10 @@ class peer_link {
   }
   // Whether the peer has proved that the publisher's link carries: it let go of our Attach, and
   // those who block have granted something.
-  [[nodiscard]] bool confirmed(const publication& source) const;
+  [[nodiscard]] bool confirmed(const publication& source) const {
+    const auto at = attachments_.find(source.number);
+    return at != attachments_.end() && is_confirmed(at->second);
+  }
   // The card to introduce ourselves with, over a network; sent when there is room.
   void introduce(const wire::Introduce& words);
 
@@ -193,6 +196,7 @@ class peer_link {
     places_ -= places_ > 0 ? 1 : 0;
     return true;
   }
+  [[nodiscard]] static bool is_confirmed(const attachment& one) noexcept;
   void owe(publication& source) noexcept;
   void count_gates(attachment& one) noexcept;
   [[nodiscard]] static gate::state ask(own_gate& one, bool can) noexcept;

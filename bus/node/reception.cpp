@@ -26,8 +26,7 @@ void reception::for_each_source(const std::string& pattern, Visitor&& visit) {
     for (auto& [key, known] : sources_) visit(known);
     return;
   }
-  const auto [first, last] = by_topic_.equal_range(pattern);
-  for (auto at = first; at != last; ++at) visit(*at->second);
+  by_topic_.for_each(pattern, visit);
 }
 
 void reception::add(std::shared_ptr<subscription> one) {
@@ -316,7 +315,7 @@ void reception::attach(node_id from, const wire::Attach& words) {
   source& one = sources_[key];
   one.key = key;
   one.topic = words.topic();
-  by_topic_.emplace(one.topic, &one);
+  by_topic_.add(one);
   one.type = words.type();
   one.on_behalf_of = words.on_behalf_of();
   one.account = source_account(words.next_sequence());
@@ -356,9 +355,7 @@ void reception::forget(std::map<source_key, source>::iterator at, loss cause) {
     around_.revoke(at->first.first, at->first.second, each.to->number());
   }
   if (recent_ == &at->second) recent_ = nullptr;
-  const auto [first, last] = by_topic_.equal_range(at->second.topic);
-  by_topic_.erase(
-      std::find_if(first, last, [&](const auto& one) { return one.second == &at->second; }));
+  by_topic_.remove(at->second);
   std::erase(to_sweep_, &at->second);
   sources_.erase(at);
 }

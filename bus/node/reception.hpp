@@ -18,6 +18,7 @@
 #include "bus/node/subscription.hpp"
 #include "bus/route/ledger.hpp"
 #include "bus/topic/match_tree.hpp"
+#include "bus/topic/topic_index.hpp"
 #include "schemas/bus/control.pb.h"
 
 #include <cstdint>
@@ -27,7 +28,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -135,7 +135,7 @@ class reception final : public sink {
   std::unordered_map<std::uint32_t, std::shared_ptr<subscription>> subscriptions_;  // by number
   match_tree patterns_;  // their patterns; the number is the id
   std::map<source_key, source> sources_;
-  std::unordered_multimap<std::string_view, source*> by_topic_;
+  topic_index<source> by_topic_;
   // The source of the sample before: most arrive in runs.
   source_key recent_key_{};
   source* recent_ = nullptr;

@@ -11,6 +11,7 @@
 #include <climits>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <string_view>
 
@@ -20,21 +21,25 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <google/protobuf/io/coded_stream.h>
+
 namespace bus {
 namespace {
 
-// A card of a million topics with long names: 64 MiB would be 67 bytes each. A schema is refused
-// above 1 MiB, which is more than the largest public ones.
+// A million topics with long names: 64 MiB would be 67 bytes each. A schema is refused above 1 MiB,
+// which is more than the largest public ones.
 constexpr off_t file_bytes_max = 256 << 20;
 constexpr std::string_view card_suffix = ".card";
 constexpr const char* waiting = "waiting";
 constexpr const char* schemas = "schemas";
 // In the order in which they are removed: the ledger is the proof of the death of all others.
-constexpr std::array<const char*, 4> suffixes = {".card", ".links", ".sock", ".ledger"};
+constexpr std::array<const char*, 5> suffixes = {".card", ".topics", ".links", ".sock", ".ledger"};
 
 std::string schema_name(std::uint64_t hash) {
   return std::string(schemas) + "/" + to_hex(hash) + ".fds";
 }
+
+std::string topics_name(node_id node) { return to_hex(node.value) + ".topics"; }
 
 std::string pipe_name(node_id node) { return std::string(waiting) + "/" + to_hex(node.value); }
 
@@ -285,6 +290,7 @@ result<bool> rendezvous::renew() {
 
 result<void> rendezvous::replace(const std::string& name, const std::string& bytes) {
   if (!directory_) return {};
+  if (bytes.size() > static_cast<std::size_t>(file_bytes_max)) return unexpected(errc::too_big);
   step("card.draft");
   // A name of our own in the same directory; rename makes it whole at once for every reader.
   const std::string draft = name + ".tmp" + to_hex(node_id::random().value);
@@ -321,22 +327,35 @@ result<std::string> rendezvous::read(const std::string& name) const {
 }
 
 result<void> rendezvous::write_card(const wire::Card& card) {
-  const std::string name = to_hex(card.node()) + ".card";
-  result<void> written;
-  if (card.ByteSizeLong() <= static_cast<std::size_t>(file_bytes_max)) {
-    written = replace(name, card.SerializeAsString());
-  } else {
-    // More than anybody reads. Matching needs no advertisements, only lists of them do.
-    wire::Card shorter = card;
-    shorter.clear_advertisements();
-    written = replace(name, shorter.SerializeAsString());
-  }
+  auto written = replace(to_hex(card.node()) + ".card", card.SerializeAsString());
   if (written) call_those_who_wait(node_id{card.node()});
   return written;
 }
 
 result<void> rendezvous::write_links(const wire::Links& links) {
   return replace(to_hex(links.node()) + ".links", links.SerializeAsString());
+}
+
+result<void> rendezvous::write_topics(const std::string& records) {
+  return replace(topics_name(self_), records);
+}
+
+result<void> rendezvous::append_topics(const std::string& records) {
+  if (!directory_) return {};
+  step("topics.append");
+  const std::string name = topics_name(self_);
+  fd file(::openat(directory(), name.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW));
+  if (!file) {
+    auto made = create_file(directory(), name.c_str());
+    if (!made) return unexpected(made.error());
+    file = std::move(*made);
+  }
+  struct stat about {};
+  if (::fstat(file.get(), &about) != 0) return unexpected(last_system_error());
+  if (about.st_size + static_cast<off_t>(records.size()) > file_bytes_max) {
+    return unexpected(errc::too_big);
+  }
+  return write_all(file.get(), records);
 }
 
 result<void> rendezvous::write_schema(std::uint64_t hash, const std::string& schema) {
@@ -356,6 +375,39 @@ result<wire::Card> rendezvous::read_card(node_id node) const {
   wire::Card card;
   if (!card.ParseFromString(*bytes) || card.node() != node.value)
     return unexpected(errc::bad_message);
+  return card;
+}
+
+result<void> rendezvous::add_topics(wire::Card& to) const {
+  const auto bytes = read(topics_name(node_id{to.node()}));
+  if (!bytes) {
+    if (bytes.error() == errc::not_found) return {};
+    return unexpected(bytes.error());
+  }
+  std::map<std::uint32_t, wire::Advertisement> all;
+  std::string_view left = *bytes;
+  for (wire::TopicChange change;;) {
+    google::protobuf::io::CodedInputStream head(reinterpret_cast<const std::uint8_t*>(left.data()),
+                                                static_cast<int>(left.size()));
+    std::uint32_t size = 0;
+    if (!head.ReadVarint32(&size)) break;
+    left.remove_prefix(static_cast<std::size_t>(head.CurrentPosition()));
+    if (size > left.size()) break;
+    if (!change.ParseFromArray(left.data(), static_cast<int>(size))) {
+      return unexpected(errc::bad_message);
+    }
+    left.remove_prefix(size);
+    if (change.has_came()) all[change.came().publisher()] = std::move(*change.mutable_came());
+    if (change.has_went()) all.erase(change.went());
+  }
+  for (auto& [publisher, words] : all) *to.add_advertisements() = std::move(words);
+  return {};
+}
+
+result<wire::Card> rendezvous::read_whole_card(node_id node) const {
+  auto card = read_card(node);
+  if (!card) return card;
+  if (const auto added = add_topics(*card); !added) return unexpected(added.error());
   return card;
 }
 

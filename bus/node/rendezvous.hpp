@@ -1,6 +1,6 @@
 // "Which file, and how do two processes agree on it?" The bus directory: every node puts its card
-// there by rename, its ledger under a lock that the kernel drops at death, and its schemas by
-// content.
+// there by rename, its topics in a file that grows, its ledger under a lock that the kernel drops
+// at death, and its schemas by content.
 //
 // "How does B know?" inotify says which card changed, then that card is read; after an overflow,
 // all are read again. A user may have few inotify instances (128 on many machines): a node that
@@ -78,10 +78,18 @@ class rendezvous {
   // Replaces our own files as a whole. Errors: no_space, denied, or the kernel's.
   [[nodiscard]] result<void> write_card(const wire::Card& card);
   [[nodiscard]] result<void> write_links(const wire::Links& links);
+  // Records of wire::TopicChange, each with its length before it. Errors: too_big (more than
+  // anybody reads), or as above; after one, append_topics() may have left a torn file.
+  [[nodiscard]] result<void> write_topics(const std::string& records);
+  [[nodiscard]] result<void> append_topics(const std::string& records);
   // Schemas are named by their hash, so a second writer writes the same bytes.
   [[nodiscard]] result<void> write_schema(std::uint64_t hash, const std::string& schema);
   [[nodiscard]] result<std::string> read_schema(std::uint64_t hash) const;
+  // Without what it publishes.
   [[nodiscard]] result<wire::Card> read_card(node_id node) const;
+  // Adds that, if the node has a file for it. What was being written at its end is left out.
+  [[nodiscard]] result<void> add_topics(wire::Card& to) const;
+  [[nodiscard]] result<wire::Card> read_whole_card(node_id node) const;
   [[nodiscard]] result<wire::Links> read_links(node_id node) const;
   // All nodes with a card here, dead ones included.
   [[nodiscard]] std::vector<node_id> nodes() const;

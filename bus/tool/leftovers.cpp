@@ -29,7 +29,8 @@ constexpr std::int64_t beginning_ns = 60'000'000'000;
 constexpr std::size_t hex_digits = 16;
 // Where a node without inotify has its pipe (bus/node/rendezvous.cpp).
 const std::string waiting_room = "waiting/";
-constexpr std::array<std::string_view, 4> node_suffixes = {".card", ".links", ".ledger", ".sock"};
+constexpr std::array<std::string_view, 5> node_suffixes = {".card", ".topics", ".links", ".ledger",
+                                                           ".sock"};
 
 std::vector<std::string> names_in(int directory, const char* folder) {
   std::vector<std::string> names;
@@ -118,7 +119,7 @@ std::map<node_id, node_id> hearers_of(int directory, const std::vector<node_id>&
 
 // The hashes that a node's card names; nothing when it cannot be read.
 bool add_hashes(const rendezvous& place, node_id node, std::set<std::uint64_t>& used) {
-  const auto card = place.read_card(node);
+  const auto card = place.read_whole_card(node);
   if (!card) return card.error() == errc::not_found;
   for (const auto& words : card->advertisements()) used.insert(words.type().hash());
   for (const auto& words : card->interests()) used.insert(words.type().hash());

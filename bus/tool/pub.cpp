@@ -52,10 +52,13 @@ std::map<std::uint64_t, wire::Type> types_known(core& inside, const pub_options&
     }
   };
   for (const auto& [id, known] : inside.known().nodes()) {
-    for (const auto& words : known.card.advertisements()) {
+    wire::Card card = known.card;
+    // Those of a file that cannot be read name no type.
+    if (known.local) static_cast<void>(inside.meeting_place().add_topics(card));
+    for (const auto& words : card.advertisements()) {
       if (!options.type.empty() || words.topic() == options.topic) consider(words.type());
     }
-    for (const auto& words : known.card.interests()) {
+    for (const auto& words : card.interests()) {
       if (!words.has_type()) continue;
       if (!options.type.empty() || matches(words.pattern(), options.topic)) consider(words.type());
     }

@@ -97,10 +97,10 @@ nlohmann::ordered_json measure(std::size_t topics, std::size_t patterns) {
     line["matched_s"] = static_cast<double>(matched_ns - began_ns) / 1e9;
     line["talker_bytes_per_topic"] = (anonymous_kib() - before_kib) * 1024 / topics;
     line["hearer_bytes_per_topic"] = hearer.pipe().hear(60s) * 1024 / topics;
-    // The card as it will be when the burst is over.
+    // The file of topics as it will be when the burst is over.
     node.run_for(6s);
     const std::string own = scratch.path() + '/' + bus::to_hex(node.id().value);
-    line["card_bytes_per_topic"] = std::filesystem::file_size(own + ".card") / topics;
+    line["file_bytes_per_topic"] = std::filesystem::file_size(own + ".topics") / topics;
     line["ledger_bytes_per_topic"] = std::filesystem::file_size(own + ".ledger") / topics;
     const std::int64_t retiring_ns = bus::steady_ns();
     sources.clear();
@@ -123,7 +123,7 @@ int main(int argc, char** argv) {
   if (!wanted.json) {
     fmt::print(
         "| topics | patterns | advertised s | matched s | retired s | talker B/topic | "
-        "hearer B/topic | card B/topic | ledger B/topic "
+        "hearer B/topic | file B/topic | ledger B/topic "
         "|\n|---|---|---|---|---|---|---|---|---|\n");
   }
   for (const std::size_t topics : wanted.topics) {
@@ -135,7 +135,7 @@ int main(int argc, char** argv) {
                  wanted.patterns == 0 ? "`**`" : std::to_string(wanted.patterns),
                  line["advertised_s"].get<double>(), line["matched_s"].get<double>(),
                  line["retired_s"].get<double>(), line["talker_bytes_per_topic"].dump(),
-                 line["hearer_bytes_per_topic"].dump(), line["card_bytes_per_topic"].dump(),
+                 line["hearer_bytes_per_topic"].dump(), line["file_bytes_per_topic"].dump(),
                  line["ledger_bytes_per_topic"].dump());
     }
     std::fflush(stdout);

@@ -118,7 +118,7 @@ void litter(const std::string& directory, std::uint64_t first) {
   auto path = [&, number = first](const std::string& suffix) mutable {
     return directory + "/" + hex(number++) + suffix;
   };
-  for (const char* const suffix : {".card", ".ledger", ".links", ".sock"}) {
+  for (const char* const suffix : {".card", ".topics", ".ledger", ".links", ".sock"}) {
     write_file(path(suffix), noise);
     write_file(path(suffix), "");
     files::create_symlink("/dev/zero", path(suffix));
@@ -198,7 +198,7 @@ TEST_CASE(
           files::remove(directory + "/filling");
           const auto shown = [&] {
             node.run_for(2ms);
-            const auto card = node.inside().meeting_place().read_card(node.id());
+            const auto card = node.inside().meeting_place().read_whole_card(node.id());
             return card && card->advertisements_size() == 1;
           };
           crew::must(crew::eventually(shown, 10s), "the card was not written again");

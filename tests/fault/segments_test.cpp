@@ -252,7 +252,7 @@ TEST_CASE("case 19: a dead node's files, corrupted at every line, crash and hang
   doomed.has(100);
   doomed.kill();
   auto& speaker = stage.speak();
-  for (const char* const suffix : {".ledger", ".card", ".links"}) {
+  for (const char* const suffix : {".ledger", ".card", ".topics", ".links"}) {
     const std::string path = file_of(stage, doomed, suffix);
     const std::string bytes = fault::text_of(path);
     REQUIRE(bytes.size() >= 16);

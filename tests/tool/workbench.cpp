@@ -176,7 +176,7 @@ void other_process::kill() {
 void wait_told(bus::node& one, int topics, int patterns) {
   const auto until = bus::deadline::after(std::chrono::seconds(20));
   for (;;) {
-    const auto card = one.inside().meeting_place().read_card(one.id());
+    const auto card = one.inside().meeting_place().read_whole_card(one.id());
     if (card && card->advertisements_size() == topics && card->interests_size() == patterns) return;
     REQUIRE_FALSE(until.passed());
     one.run_for(std::chrono::milliseconds(1));
