@@ -344,7 +344,8 @@ result<void> rendezvous::append_topics(const std::string& records) {
   if (!directory_) return {};
   step("topics.append");
   const std::string name = topics_name(self_);
-  fd file(::openat(directory(), name.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW));
+  fd file(::openat(directory(), name.c_str(),
+                   O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!file) {
     auto made = create_file(directory(), name.c_str());
     if (!made) return unexpected(made.error());
@@ -352,6 +353,10 @@ result<void> rendezvous::append_topics(const std::string& records) {
   }
   struct stat about {};
   if (::fstat(file.get(), &about) != 0) return unexpected(last_system_error());
+  // Whoever may write to the directory may have put something else there.
+  if (!S_ISREG(about.st_mode) || about.st_uid != ::geteuid() || about.st_nlink != 1) {
+    return unexpected(errc::corrupt);
+  }
   if (about.st_size + static_cast<off_t>(records.size()) > file_bytes_max) {
     return unexpected(errc::too_big);
   }

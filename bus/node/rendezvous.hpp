@@ -79,7 +79,8 @@ class rendezvous {
   [[nodiscard]] result<void> write_card(const wire::Card& card);
   [[nodiscard]] result<void> write_links(const wire::Links& links);
   // Records of wire::TopicChange, each with its length before it. Errors: too_big (more than
-  // anybody reads), or as above; after one, append_topics() may have left a torn file.
+  // anybody reads), corrupt (the file to append to is none of ours), or as above. After one,
+  // append_topics() may have left a torn file.
   [[nodiscard]] result<void> write_topics(const std::string& records);
   [[nodiscard]] result<void> append_topics(const std::string& records);
   // Schemas are named by their hash, so a second writer writes the same bytes.

@@ -56,10 +56,8 @@ result<void> topics_file::write(rendezvous& place, const publications& all) {
   }
   is_whole_ = false;
   auto written = anew ? place.write_topics(news.bytes()) : place.append_topics(news.bytes());
-  if (written.error() == errc::too_big) {
-    if (!anew) return write(place, all);
-    too_many_ = all.size();
-  }
+  if (!written && !anew) return write(place, all);
+  if (written.error() == errc::too_big) too_many_ = all.size();
   if (!written) return written;
   is_whole_ = true;
   too_many_ = SIZE_MAX;

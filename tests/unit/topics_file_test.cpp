@@ -145,6 +145,30 @@ TEST_CASE("a topics file that was removed is told anew when it is distrusted") {
   REQUIRE(one.told() == one.published());
 }
 
+TEST_CASE("what somebody else puts in the place of a topics file is replaced, and left unwritten") {
+  const std::string victim_text = "the text of a victim";
+  for (const std::string kind : {"fifo", "symlink", "hard link", "directory"}) {
+    INFO(kind);
+    teller one;
+    const std::string victim = one.scratch.path() + "/victim";
+    std::ofstream(victim) << victim_text;
+    if (kind == "fifo") REQUIRE(::mkfifo(one.path().c_str(), 0600) == 0);
+    if (kind == "symlink") files::create_symlink(victim, one.path());
+    if (kind == "hard link") files::create_hard_link(victim, one.path());
+    if (kind == "directory") files::create_directory(one.path());
+    one.advertise();
+    if (kind == "directory") {
+      REQUIRE(one.write());  // a directory is not replaced by a file: said, and tried again
+      files::remove(one.path());
+    }
+    REQUIRE_FALSE(one.write());
+    REQUIRE(one.told() == one.published());
+    std::string text;
+    std::getline(std::ifstream(victim), text);
+    REQUIRE(text == victim_text);
+  }
+}
+
 TEST_CASE("a topics file that grew too large for its readers is written anew") {
   teller one;
   one.advertise();
