@@ -1,6 +1,7 @@
 // list, info, why, doctor, completion and the rules for all verbs.
 #include "bus/node/child.hpp"
 #include "schemas/demo/quake.pb.h"
+#include "tests/calm_sanitizers.hpp"
 #include "tests/tool/workbench.hpp"
 
 #include <algorithm>
@@ -111,8 +112,9 @@ TEST_CASE("why and info name the child that is locked in, and what it may not") 
   const scratch where;
   bus::node one(where.options("one"));
   auto heard = one.subscribe<bus::raw>("open/*");
-  const auto child = bus::spawn(one, {BUS_COMMAND, "echo", "**"},
-                                {.sandbox = bus::allow{.subscribe = {"open/*"}}});
+  const auto child = bus::spawn(
+      one, {BUS_COMMAND, "echo", "**"},
+      {.sandbox = bus::allow{.subscribe = {"open/*"}}, .environment = tests::calm_sanitizers});
   const auto until = bus::deadline::after(20s);
   while (child.relayed().refused_patterns == 0) {
     REQUIRE_FALSE(until.passed());
@@ -148,8 +150,9 @@ TEST_CASE("pub within a locked-in child is heard, or says what it may not") {
   bus::node one(where.options("one"));
   auto heard = one.subscribe<bus::raw>("*/a");
   const auto published = [&](const char* topic) {
-    auto child = bus::spawn(one, {BUS_COMMAND, "pub", "--raw", topic, "hello"},
-                            {.sandbox = bus::allow{.publish = {"open/*"}}});
+    auto child = bus::spawn(
+        one, {BUS_COMMAND, "pub", "--raw", topic, "hello"},
+        {.sandbox = bus::allow{.publish = {"open/*"}}, .environment = tests::calm_sanitizers});
     const auto ended = child.wait(20s);
     REQUIRE(ended);
     return ended->code;

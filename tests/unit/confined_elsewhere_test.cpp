@@ -2,6 +2,7 @@
 // tests of the tag [walls] are run there once more, by a copy of this program that everybody may
 // run.
 #include "bus/base/child_process.hpp"
+#include "tests/calm_sanitizers.hpp"
 
 #include <algorithm>
 #include <array>
@@ -152,7 +153,7 @@ TEST_CASE("a call of another architecture", "[.]") { call_as_another_architectur
 TEST_CASE("a call by the numbers of another architecture ends a locked-in child") {
   auto child =
       child_process::start({.command = {"/proc/self/exe", "a call of another architecture"},
-                            .environment = {"ASAN_OPTIONS=detect_leaks=0", "TSAN_OPTIONS="},
+                            .environment = tests::calm_sanitizers,
                             .confined = confinement{}});
   REQUIRE(child);
   CHECK(child->wait() == exit_status{.signal = SIGSYS});

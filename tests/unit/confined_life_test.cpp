@@ -1,5 +1,6 @@
 // What a locked-in child still does: ordinary programs run, with the files that they are allowed.
 #include "bus/base/child_process.hpp"
+#include "tests/calm_sanitizers.hpp"
 
 #include <algorithm>
 #include <array>
@@ -33,8 +34,6 @@ using bus::confinement;
 using bus::exit_status;
 using bus::fd;
 using bus::wall;
-
-const std::vector<std::string> calm_sanitizers = {"ASAN_OPTIONS=detect_leaks=0", "TSAN_OPTIONS="};
 
 struct pipe_ends {
   fd out;  // to read from
@@ -98,7 +97,7 @@ told run(std::vector<std::string> command, confinement allowed = {}) {
   pipe_ends way;
   auto child = child_process::start(
       {.command = std::move(command),
-       .environment = calm_sanitizers,
+       .environment = tests::calm_sanitizers,
        .descriptors = {{way.in.get(), STDOUT_FILENO}, {way.in.get(), STDERR_FILENO}},
        .confined = std::move(allowed)});
   if (!child) FAIL(child.error().message());

@@ -1,5 +1,6 @@
 // A locked-in child has no way out: each is tried twice, by the same program, locked in and not.
 #include "bus/base/child_process.hpp"
+#include "tests/calm_sanitizers.hpp"
 #include "tests/unit/escape_target.hpp"
 
 #include <algorithm>
@@ -28,9 +29,6 @@ using bus::wall;
 using bus::walls;
 using tests::way;
 
-// What sanitizers want and a locked-in child has not: to trace itself, and files of ours.
-const std::vector<std::string> calm_sanitizers = {"ASAN_OPTIONS=detect_leaks=0", "TSAN_OPTIONS="};
-
 struct outcomes {
   std::map<std::string, int> errors;
   walls held;
@@ -54,7 +52,7 @@ outcomes tried(tests::target& at, const std::optional<confinement>& confined) {
   fd in(ends[1]);
   const fd nowhere(::open("/dev/null", O_RDWR | O_CLOEXEC));
   const child_plan plan{.command = {"/proc/self/exe", "a child that tries to get out"},
-                        .environment = calm_sanitizers,
+                        .environment = tests::calm_sanitizers,
                         .descriptors = {{nowhere.get(), STDOUT_FILENO},
                                         {in.get(), tests::results_fd},
                                         {at.terminal(), tests::terminal_fd},

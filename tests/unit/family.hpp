@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bus/bus.hpp"
+#include "tests/calm_sanitizers.hpp"
 #include "tests/scratch.hpp"
 #include "transports/pipe/pipe.hpp"
 #include "transports/shm/shm.hpp"
@@ -24,13 +25,6 @@ inline constexpr std::chrono::seconds patience{30};
 // What a parent and its children may have in common.
 inline bus::node_options kin(const std::string& name) {
   return {.name = name, .transports = {transports::pipe(), transports::shm()}};
-}
-
-// Who looks for leaks traces itself, and who suppresses reports reads a file: nobody may who is
-// locked in.
-inline void calm_sanitizers(bus::spawn_options& options) {
-  options.environment.emplace_back("ASAN_OPTIONS=detect_leaks=0");
-  options.environment.emplace_back("TSAN_OPTIONS=");
 }
 
 // All turn until it is done, or the patience is over.
@@ -56,7 +50,10 @@ struct family {
   }
   // This program once more, as a child: a case of it that is hidden from everybody else.
   [[nodiscard]] bus::child start(const std::string& hidden_case, bus::spawn_options options = {}) {
-    if (options.sandbox) calm_sanitizers(options);
+    if (options.sandbox) {
+      options.environment.insert(options.environment.end(), calm_sanitizers.begin(),
+                                 calm_sanitizers.end());
+    }
     return bus::spawn(parent, {"/proc/self/exe", hidden_case}, std::move(options));
   }
   [[nodiscard]] bus::child shell(const std::string& script, bus::spawn_options options = {}) {

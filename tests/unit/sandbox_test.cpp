@@ -291,8 +291,8 @@ TEST_CASE("a parent that sleeps, and one on an event loop, are woken for a locke
   options.waiting = bus::wait_policy::sleep;
   bus::node third(options);
   auto numbers = third.subscribe<reading>("allowed/*", {.when_full = bus::drop::none});
-  bus::spawn_options how{.sandbox = bus::allow{.publish = {"allowed/*"}}};
-  tests::calm_sanitizers(how);
+  bus::spawn_options how{.sandbox = bus::allow{.publish = {"allowed/*"}},
+                         .environment = tests::calm_sanitizers};
   auto child =
       bus::spawn(third, {"/proc/self/exe", "a locked-in child that publishes"}, std::move(how));
   SECTION("asleep in take()") {
