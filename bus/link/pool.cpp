@@ -23,8 +23,8 @@ constexpr std::uint64_t hot_bytes = 4096;
 
 }  // namespace
 
-pool::owner pool::make(std::uint64_t bytes_max, start payloads) {
-  return owner(new pool(bytes_max, payloads));
+pool::owner pool::make(std::uint64_t bytes_max, start payloads, std::function<void()> on_return) {
+  return owner(new pool(bytes_max, payloads, std::move(on_return)));
 }
 
 pool::~pool() {
@@ -90,21 +90,40 @@ pool::cell* pool::allocate(unsigned size_class) noexcept {
   return made;
 }
 
+pool::cell* pool::take(unsigned size_class) noexcept {
+  // Pairs with: take_back, compare_exchange of returned_.
+  const bool has_returned = returned_.load(std::memory_order_seq_cst) != nullptr;
+  const bool is_hot = (1ULL << (size_class + smallest_log2)) >= hot_bytes;
+  if (has_returned && (!free_[size_class] || is_hot)) collect();
+  cell* const given = free_[size_class];
+  if (!given) return allocate(size_class);
+  free_[size_class] = given->next;
+  return given;
+}
+
+bool pool::came_home() noexcept {
+  // Pairs with: take_back.
+  if (!refused_ || wanted_.load(std::memory_order_seq_cst)) return false;
+  refused_ = false;
+  return true;
+}
+
 result<loan> pool::lend(std::uint64_t bytes) noexcept {
   if (bytes > bytes_max_) return unexpected(errc::too_big);
   const std::uint64_t smallest = 1ULL << smallest_log2;
   const auto size_class =
       bytes <= smallest ? 0U : static_cast<unsigned>(std::bit_width(bytes - 1)) - smallest_log2;
   if (size_class >= classes) return unexpected(errc::too_big);
-  // Relaxed: a hint. collect() sees what it must.
-  const bool has_returned = returned_.load(std::memory_order_relaxed) != nullptr;
-  if (has_returned && (!free_[size_class] || smallest << size_class >= hot_bytes)) collect();
-  cell* given = free_[size_class];
-  if (given) {
-    free_[size_class] = given->next;
-  } else {
-    given = allocate(size_class);
-    if (!given) return unexpected(errc::no_memory);
+  cell* given = take(size_class);
+  if (!given) {
+    // Pairs with: take_back, by the single order of seq_cst: it sees that we want memory, or we see
+    // what it gave back.
+    wanted_.store(true, std::memory_order_seq_cst);
+    given = take(size_class);
+    refused_ = !given;
+    if (refused_) return unexpected(errc::no_memory);
+    // Relaxed: a needless call is only that.
+    wanted_.store(false, std::memory_order_relaxed);
   }
   // Relaxed: nobody else knows the block, and the pool cannot close while its owner lends.
   given->references.store(1, std::memory_order_relaxed);
@@ -114,10 +133,14 @@ result<loan> pool::lend(std::uint64_t bytes) noexcept {
 
 void pool::take_back(block& memory) noexcept {
   cell* const home = static_cast<cell*>(&memory);
-  // Pairs with: collect, exchange of returned_.
+  // Pairs with: collect, exchange of returned_; and with lend, store of wanted_.
   home->next = returned_.load(std::memory_order_relaxed);
-  while (!returned_.compare_exchange_weak(home->next, home, std::memory_order_release,
+  while (!returned_.compare_exchange_weak(home->next, home, std::memory_order_seq_cst,
                                           std::memory_order_relaxed)) {
+  }
+  if (wanted_.load(std::memory_order_seq_cst) &&
+      wanted_.exchange(false, std::memory_order_seq_cst) && on_return_) {
+    on_return_();
   }
   // Pairs with: close. The last one out sees all that the others wrote.
   if (users_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;

@@ -3,13 +3,9 @@
 #include "bus/node/core.hpp"
 
 #include <algorithm>
-#include <chrono>
 
 namespace bus {
 namespace {
-
-// A guess: long beside a look, and short for whoever has run out of memory.
-constexpr std::chrono::milliseconds memory_pause{1};
 
 // Says in the ledger what is published, before anybody has it: if we are killed in between, our
 // last word covers all that we gave away.
@@ -162,12 +158,7 @@ std::error_code core::wait_memory(publication& source, std::uint64_t bytes, dead
     restless_ = true;
     return false;
   };
-  // Within a process whoever lets go of memory does not say so: it is looked for.
-  const bool comes_silently = lender_of(source).about().reach == reach::process;
-  do {
-    const deadline next = comes_silently ? deadline::after(memory_pause) : deadline::never();
-    drive(std::min(next, until), usual_budget, look);
-  } while (missing == errc::no_memory && !until.passed());
+  drive(until, usual_budget, look);
   return missing;
 }
 

@@ -92,6 +92,26 @@ TEST_CASE("a pool lends nothing beyond its cap, and lends again when blocks come
   REQUIRE(pool->bytes() <= 4096);
 }
 
+TEST_CASE("who had no memory is called by the first block that comes home, and told once") {
+  int calls = 0;
+  auto pool = bus::pool::make(4096, bus::pool::start::line, [&] { ++calls; });
+  auto one = pool->lend(2048);
+  auto two = pool->lend(2048);
+  REQUIRE((one && two));
+  CHECK_FALSE(pool->came_home());
+  REQUIRE(pool->lend(1).error() == bus::errc::no_memory);
+  CHECK_FALSE(pool->came_home());
+  { bus::loan dropped = std::move(*one); }
+  CHECK(calls == 1);
+  { bus::loan dropped = std::move(*two); }
+  CHECK(calls == 1);
+  CHECK(pool->came_home());
+  CHECK_FALSE(pool->came_home());
+  // What is lent again is not waited for.
+  { const auto again = pool->lend(4096); }
+  CHECK(calls == 1);
+}
+
 TEST_CASE("payloads of a page and more begin in a page where that was asked for") {
   auto pool = bus::pool::make(1 << 20, bus::pool::start::page);
   const auto place = [&](std::uint64_t bytes) {

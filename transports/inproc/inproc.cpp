@@ -138,8 +138,9 @@ class inproc_outbox final : public bus::outbox {
 
 class inproc_inbox final : public bus::inbox {
  public:
-  inproc_inbox(const hall& where, bus::bell& doorbell)
-      : where_(where), port_(std::make_shared<port>(doorbell)) {}
+  // `memory`: the node's, which outlives the inbox; what comes home there knocks at `entrance`.
+  inproc_inbox(const hall& where, std::shared_ptr<port> entrance, bus::pool& memory)
+      : where_(where), port_(std::move(entrance)), memory_(memory) {}
   ~inproc_inbox() override {
     // In a forked child, threads that do not exist here may hold the port's mutex, and the bells
     // are the parent's: only memory is freed.
@@ -147,8 +148,6 @@ class inproc_inbox final : public bus::inbox {
     for (auto& one : port_->close()) lanes_.push_back(std::move(one));
     for (auto& one : lanes_) one->close();
   }
-
-  [[nodiscard]] const std::shared_ptr<port>& entrance() const noexcept { return port_; }
 
   std::size_t poll(std::size_t budget, bus::sink& into) noexcept override {
     if (!where_.here()) return 0;
@@ -181,7 +180,7 @@ class inproc_inbox final : public bus::inbox {
   [[nodiscard]] bool arm() noexcept override {
     if (!where_.here()) return true;
     port_->fall_asleep();
-    bool quiet = !port_->has_newcomers();
+    bool quiet = !port_->has_newcomers() && !memory_.came_home();
     for (const auto& one : lanes_) quiet = quiet && one->idle();
     if (!quiet) port_->wake_up();
     return quiet;
@@ -191,6 +190,7 @@ class inproc_inbox final : public bus::inbox {
  private:
   const hall& where_;
   std::shared_ptr<port> port_;
+  bus::pool& memory_;
   std::vector<std::shared_ptr<lane>> lanes_;
   std::size_t next_ = 0;  // whose turn it is
 };
@@ -206,7 +206,7 @@ class inproc_transport final : public bus::transport {
     if (!where) return bus::unexpected(where.error());
     std::unique_ptr<inproc_transport> made(
         new inproc_transport(std::move(through), **where, setup));
-    made->entered_ = (*where)->enter(setup.id, made->inbox_.entrance());
+    made->entered_ = (*where)->enter(setup.id, made->entrance_);
     if (!made->entered_) return bus::unexpected(bus::errc::exists);
     return bus::result<std::unique_ptr<bus::transport>>(std::move(made));
   }
@@ -225,7 +225,7 @@ class inproc_transport final : public bus::transport {
     if (auto ours = check(peer, address); !ours) return bus::unexpected(ours.error());
     auto target = where_.find(peer);
     if (!target) return bus::unexpected(bus::errc::not_found);
-    auto way = std::make_shared<lane>(depth_, self_, inbox_.entrance());
+    auto way = std::make_shared<lane>(depth_, self_, entrance_);
     if (!target->admit(way)) return bus::unexpected(bus::errc::not_found);
     return bus::result<std::unique_ptr<bus::outbox>>(
         std::make_unique<inproc_outbox>(inproc_outbox::parts{.through = through_,
@@ -247,8 +247,12 @@ class inproc_transport final : public bus::transport {
         where_(where),
         self_(setup.id),
         depth_(setup.link_depth),
-        memory_(bus::pool::make(setup.memory_bytes_max)),
-        inbox_(where, *setup.doorbell) {
+        entrance_(std::make_shared<port>(*setup.doorbell)),
+        memory_(bus::pool::make(setup.memory_bytes_max, bus::pool::start::line,
+                                [through = through_, &where, entrance = entrance_] {
+                                  if (where.here()) entrance->knock();
+                                })),
+        inbox_(where, entrance_, *memory_) {
     about_.scheme = scheme;
     about_.reach = bus::reach::process;
     about_.shares_memory = true;
@@ -285,6 +289,7 @@ class inproc_transport final : public bus::transport {
   const std::uint32_t depth_;
   bool entered_ = false;
   bus::traits about_;
+  std::shared_ptr<port> entrance_;
   bus::pool::owner memory_;
   inproc_inbox inbox_;
 };
