@@ -9,6 +9,8 @@ struct inproc_case {
 using contract_cases = std::tuple<inproc_case>;
 #include "tests/contract/suite.inc"
 
+#include <thread>
+
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -123,6 +125,38 @@ TEST_CASE("a node enters an exchange once, and again after it left", "[inproc]")
   REQUIRE(maker.make(setup));
   setup.link_depth = 100;
   REQUIRE_FALSE(maker.make(setup));
+}
+
+TEST_CASE("who had no memory to lend does not sleep past what comes home", "[inproc]") {
+  auto doorbell = bus::bell::make();
+  REQUIRE(doorbell);
+  bus::transport_setup setup;
+  setup.id = bus::node_id::random();
+  setup.doorbell = doorbell->get();
+  setup.memory_bytes_max = 4096;
+  const auto made = transports::inproc(transports::make_exchange()).make(setup);
+  REQUIRE(made);
+  bus::transport& own = **made;
+  const auto until = [] { return bus::deadline::after(std::chrono::seconds(20)); };
+  {
+    auto all = own.lend(4096);
+    REQUIRE(all);
+    REQUIRE(own.lend(1).error() == bus::errc::no_memory);
+    (*doorbell)->arm_semaphore();
+    REQUIRE(own.arrivals().arm());
+    const std::jthread holder([let_go = std::move(*all)] {});
+    REQUIRE((*doorbell)->wait(until()));
+    own.arrivals().disarm();
+  }
+  // It came home before the sleep: there is none, but once.
+  {
+    const auto all = own.lend(4096);
+    REQUIRE(all);
+    REQUIRE(own.lend(1).error() == bus::errc::no_memory);
+  }
+  REQUIRE_FALSE(own.arrivals().arm());
+  REQUIRE(own.arrivals().arm());
+  own.arrivals().disarm();
 }
 
 TEST_CASE("a forked child does not take itself for its parent", "[inproc]") {
