@@ -93,7 +93,8 @@ inline constexpr std::array step_names = std::to_array<std::string_view>({
     "card.draft",              // a draft of a card (or links, schema) is created
     "card.write",              // the draft is filled
     "card.rename",             // it takes its name
-    "topics.append",           // the topics file tells of more, or of fewer
+    "topics.create",           // the topics file is there, and empty
+    "topics.append",           // it tells of more, or of fewer
     "card.call",               // those who wait at a pipe are called
     "card.remove",             // the node's files go
     "node.publish.published",  // the ledger says: published

@@ -342,11 +342,11 @@ result<void> rendezvous::write_topics(const std::string& records) {
 
 result<void> rendezvous::append_topics(const std::string& records) {
   if (!directory_) return {};
-  step("topics.append");
   const std::string name = topics_name(self_);
   fd file(::openat(directory(), name.c_str(),
                    O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!file) {
+    step("topics.create");
     auto made = create_file(directory(), name.c_str());
     if (!made) return unexpected(made.error());
     file = std::move(*made);
@@ -360,6 +360,7 @@ result<void> rendezvous::append_topics(const std::string& records) {
   if (about.st_size + static_cast<off_t>(records.size()) > file_bytes_max) {
     return unexpected(errc::too_big);
   }
+  step("topics.append");
   return write_all(file.get(), records);
 }
 
