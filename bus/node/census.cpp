@@ -2,7 +2,6 @@
 
 #include "bus/base/clock.hpp"
 #include "bus/node/ledger_file.hpp"
-#include "bus/route/runs.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -28,33 +27,6 @@ bool process_is_stopped(std::uint32_t pid) {
   return state == 'T' || state == 't';
 }
 
-// More matches than any ledger has rows for: somebody made them up.
-constexpr std::size_t matches_max = 1 << 24;
-
-void add_matches(node_report& node, node_id peer, bool attached, const runs& said,
-                 const std::vector<std::uint32_t>& publishers) {
-  for_each_in_runs(said, publishers, [&](std::uint32_t publisher) {
-    if (node.links.matches_size() >= static_cast<int>(matches_max)) return;
-    wire::Match& match = *node.links.add_matches();
-    match.set_publisher(publisher);
-    match.set_peer(peer.value);
-    match.set_attached(attached);
-    match.set_verdict(attached ? "attached" : "waiting for the link");
-  });
-}
-
-// What links say of publishers in runs, as a match for each.
-void spell_out(node_report& node) {
-  std::vector<std::uint32_t> publishers;
-  publishers.reserve(static_cast<std::size_t>(node.card.advertisements_size()));
-  for (const auto& words : node.card.advertisements()) publishers.push_back(words.publisher());
-  std::sort(publishers.begin(), publishers.end());
-  for (const wire::Link& link : node.links.links()) {
-    add_matches(node, node_id{link.peer()}, true, link.attached(), publishers);
-    add_matches(node, node_id{link.peer()}, false, link.waiting(), publishers);
-  }
-}
-
 node_report report_of(const rendezvous& place, node_id id) {
   node_report made;
   made.id = id;
@@ -69,7 +41,6 @@ node_report report_of(const rendezvous& place, node_id id) {
   } else if (links.error() != errc::not_found) {
     made.links_error = links.error();
   }
-  spell_out(made);
   if (auto ledger = read_ledger(place.directory(), id)) {
     made.ledger = std::move(*ledger);
   } else {
@@ -113,7 +84,6 @@ liveness look_alive(int directory, node_id node) noexcept {
 
 census census_of(node_report own) {
   census made;
-  spell_out(own);
   made.nodes.push_back(std::move(own));
   gather_remotes(made);
   made.steady_ns = steady_ns();

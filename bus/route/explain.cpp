@@ -113,23 +113,27 @@ class inquiry {
   }
 
   void paths_outward(const node_report& source) {
-    for (const wire::Match& match : source.links.matches()) {
-      const node_id peer{match.peer()};
-      if (seen_.find(peer)) continue;
-      const auto words = std::find_if(
-          source.card.advertisements().begin(), source.card.advertisements().end(),
-          [&](const auto& one) { return one.publisher() == match.publisher() && about(one); });
-      if (words == source.card.advertisements().end()) continue;
-      const wire::Link* link = nullptr;
-      for (const wire::Link& one : source.links.links()) {
-        if (one.peer() == match.peer()) link = &one;
+    for (const auto& words : source.card.advertisements()) {
+      if (!about(words)) continue;
+      for (const wire::Match& match : matches_of(source, words.publisher())) {
+        path_outward(source, words, match);
       }
-      path& made = told_.paths.emplace_back();
-      made.from = party_of(source, *words);
-      made.to = party_elsewhere(peer, link ? link->peer_name() : "");
-      told_.subscriptions.push_back(made.to);
-      follow_outward(seen_, made, source, match, link);
     }
+  }
+
+  void path_outward(const node_report& source, const wire::Advertisement& words,
+                    const wire::Match& match) {
+    const node_id peer{match.peer()};
+    if (seen_.find(peer)) return;
+    const wire::Link* link = nullptr;
+    for (const wire::Link& one : source.links.links()) {
+      if (one.peer() == match.peer()) link = &one;
+    }
+    path& made = told_.paths.emplace_back();
+    made.from = party_of(source, words);
+    made.to = party_elsewhere(peer, link ? link->peer_name() : "");
+    told_.subscriptions.push_back(made.to);
+    follow_outward(seen_, made, source, match, link);
   }
 
   // A pattern with wildcards hears many topics, and only the subscriber knows which of them come

@@ -3,8 +3,10 @@
 #include "bus/base/error_code.hpp"
 #include "bus/route/directory.hpp"
 #include "bus/route/explain_words.hpp"
+#include "bus/route/runs.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 namespace bus::explaining {
@@ -32,7 +34,7 @@ class walk {
     read_publisher(source);
     ok("names", words.topic() + " meets " + interest.pattern());
     if (!version(source) || !version(target) || !types(words.type(), interest)) return;
-    const wire::Match* const match = find_match(source, target.id);
+    const std::optional<wire::Match> match = find_match(source, target.id);
     const wire::Link* const link = find_link(source, target.id);
     // What the subscriber has counted is proof enough, whatever an older links file says.
     const ledger_entry* const heard =
@@ -98,13 +100,12 @@ class walk {
     }
   }
 
-  [[nodiscard]] const wire::Match* find_match(const node_report& source, node_id peer) const {
-    for (const wire::Match& one : source.links.matches()) {
-      if (one.publisher() == publisher_ && one.peer() == peer.value && one.subscription() == 0) {
-        return &one;
-      }
+  [[nodiscard]] std::optional<wire::Match> find_match(const node_report& source,
+                                                      node_id peer) const {
+    for (const wire::Match& one : matches_of(source, publisher_)) {
+      if (one.peer() == peer.value && one.subscription() == 0) return one;
     }
-    return nullptr;
+    return std::nullopt;
   }
   static const wire::Link* find_link(const node_report& source, node_id peer) {
     for (const wire::Link& one : source.links.links()) {
@@ -189,7 +190,7 @@ class walk {
   }
 
   bool link_is_open(const wire::Link* link, const node_report& source, const node_report& target,
-                    const wire::Match* match) {
+                    const std::optional<wire::Match>& match) {
     if (source.links_error) {
       step("link", mark::unknown,
            "the decisions of " + called(source) +
@@ -233,8 +234,8 @@ class walk {
     return seen_.steady_ns - static_cast<std::int64_t>(row->counts[column::link_moved_ns]);
   }
 
-  bool attached(const wire::Match* match, const ledger_entry* heard, const node_report& source,
-                const node_report& target) {
+  bool attached(const std::optional<wire::Match>& match, const ledger_entry* heard,
+                const node_report& source, const node_report& target) {
     const std::int64_t still_ns = note_unsettled(source, target.id);
     if (heard || (match && match->attached())) {
       ok("attached", "the subscriber has taken the announcement");
@@ -358,6 +359,23 @@ void follow_here(const census& seen, path& into, const node_report& source,
                  const wire::Advertisement& words, const node_report& target,
                  const wire::Interest& interest) {
   walk(seen, into).here(source, words, target, interest);
+}
+
+std::vector<wire::Match> matches_of(const node_report& source, std::uint32_t publisher) {
+  std::vector<wire::Match> all;
+  for (const wire::Match& one : source.links.matches()) {
+    if (one.publisher() == publisher) all.push_back(one);
+  }
+  for (const wire::Link& link : source.links.links()) {
+    const bool is_attached = in_runs(link.attached(), publisher);
+    if (!is_attached && !in_runs(link.waiting(), publisher)) continue;
+    wire::Match& one = all.emplace_back();
+    one.set_publisher(publisher);
+    one.set_peer(link.peer());
+    one.set_attached(is_attached);
+    one.set_verdict(is_attached ? "attached" : "waiting for the link");
+  }
+  return all;
 }
 
 void follow_outward(const census& seen, path& into, const node_report& source,

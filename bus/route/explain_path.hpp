@@ -5,6 +5,9 @@
 
 #include "bus/route/explain.hpp"
 
+#include <cstdint>
+#include <vector>
+
 namespace bus::explaining {
 
 // Each fills `into`, whose parties are set already, from what `seen` has of the two nodes.
@@ -13,6 +16,9 @@ namespace bus::explaining {
 void follow_here(const census& seen, explanation::path& into, const node_report& source,
                  const wire::Advertisement& words, const node_report& target,
                  const wire::Interest& interest);
+// Whom a publisher meets, as its node's links have it.
+[[nodiscard]] std::vector<wire::Match> matches_of(const node_report& source,
+                                                  std::uint32_t publisher);
 // The subscriber is on another machine; `link` may be null.
 void follow_outward(const census& seen, explanation::path& into, const node_report& source,
                     const wire::Match& match, const wire::Link* link);

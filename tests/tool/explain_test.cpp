@@ -267,6 +267,20 @@ TEST_CASE("a peer that is stopped before it answers the handshake is found at th
   CHECK(has(told.broken, "has not answered"));
 }
 
+TEST_CASE("a link says in runs which publishers it carries, and which wait for it") {
+  pair both;
+  both.talker.links.clear_matches();
+  both.hearer.ledger.entries.pop_back();  // it has counted nothing yet
+  auto& link = *both.talker.links.mutable_links(0);
+  CHECK(has(both.why().broken, "link: "));
+  for (int i = 0; i < 2; ++i) link.add_waiting(1);
+  CHECK(has(both.why().broken, "waiting for the link"));
+  link.clear_waiting();
+  for (int i = 0; i < 2; ++i) link.add_attached(1);
+  CHECK_FALSE(has(both.why().broken, "attached: "));
+  CHECK_FALSE(has(both.why().broken, "link: "));
+}
+
 TEST_CASE("a link that cannot be reached says why and what to look at") {
   pair both;
   auto& link = *both.talker.links.mutable_links(0);
